@@ -1,0 +1,57 @@
+# `make serve`, `make test`: each target makes sure of the environment first.
+# Settings go through: `make serve MNN_PORT=9000`, `make train ARGS="--epochs 1"`.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve train evaluate test test-slow lint type format check pictures clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(READY) ## make the environment in .venv
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %d.%d; name another with PYTHON=..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+serve: $(READY) ## answer on http://127.0.0.1:8000
+	$(BIN)/python -m service $(ARGS)
+
+train: $(READY) ## train on MNIST and write checkpoints/digits.safetensors
+	$(BIN)/python -m training.run $(ARGS)
+
+evaluate: $(READY) ## the table of held-out figures, from the shipped weights
+	$(BIN)/python -m training.evaluate $(ARGS)
+
+test: $(READY) ## all tests but the slow ones
+	$(BIN)/python -m pytest -m 'not slow' --cov --cov-report= $(ARGS)
+	@$(BIN)/coverage report --skip-covered --precision=1 | tail -n 30
+
+test-slow: $(READY) ## the slow tests: a clean clone, training on MNIST
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(READY) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(READY) ## mypy, strict
+	$(BIN)/mypy
+
+format: $(READY) ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: lint type test test-slow ## what CI runs
+
+pictures: $(READY) ## draw the pictures of the documents again
+	$(BIN)/python docs/make_pictures.py
+
+clean: ## remove the environment and all caches
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage*
