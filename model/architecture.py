@@ -1,0 +1,140 @@
+"""The shape of a network, as a frozen value that needs no deep-learning library."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+__all__ = ["Conv", "ModelConfig"]
+
+DIGITS = tuple("0123456789")
+
+
+@dataclass(frozen=True)
+class Conv:
+    """One convolution without padding, followed by ReLU and, if `pool`, 2×2 max-pooling.
+
+    Attributes:
+        channels: Output channels.
+        kernel: Side of the square kernel in pixels.
+        pool: Whether a 2×2 max-pooling follows.
+    """
+
+    channels: int
+    kernel: int
+    pool: bool = False
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Architecture and prior of a `BayesianCNN`.
+
+    The default is a network of 47,786 weights and biases and 2.6 MFLOP per draw.
+
+    Attributes:
+        convs: The convolutions, in order.
+        hidden: Widths of the fully connected layers between the last convolution and the output.
+        labels: Names of the classes, in the order of the network's outputs.
+        image_size: Side of the square, one-channel input in pixels.
+        prior_scale: Standard deviation (not variance) of the Gaussian prior of every weight.
+    """
+
+    convs: tuple[Conv, ...] = (Conv(16, 5, pool=True), Conv(32, 3), Conv(32, 3, pool=True))
+    hidden: tuple[int, ...] = (64,)
+    labels: tuple[str, ...] = DIGITS
+    image_size: int = 28
+    prior_scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse shapes that cannot be computed.
+
+        Raises:
+            ValueError: If a size is not positive, the picture is used up before the last
+                convolution, or labels are not unique.
+        """
+        sizes = [c.channels for c in self.convs] + [c.kernel for c in self.convs]
+        sizes += [*self.hidden, self.image_size]
+        if min(sizes) < 1:
+            raise ValueError(f"every size must be at least 1: {self}")
+        if not (math.isfinite(self.prior_scale) and self.prior_scale > 0):
+            raise ValueError(f"prior_scale must be a positive number, not {self.prior_scale}")
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels must be two or more different names, not {self.labels}")
+        if self._sides()[-1] < 1:
+            raise ValueError(f"a {self.image_size} pixel picture is too small for {self.convs}")
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes C."""
+        return len(self.labels)
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights and biases; the posterior has a mean and a scale for each."""
+        return sum(math.prod(shape) for shape in self.parameter_shapes().values())
+
+    @property
+    def mflop_per_draw(self) -> float:
+        """Millions of floating-point operations for one picture and one draw.
+
+        A multiplication and an addition count as two; pooling and activations are left out.
+        """
+        shapes = self.parameter_shapes()
+        total = 0
+        side = self.image_size
+        for i, conv in enumerate(self.convs, 1):
+            side -= conv.kernel - 1
+            total += math.prod(shapes[f"conv{i}.weight"]) * side**2
+            side = side // 2 if conv.pool else side
+        total += sum(
+            math.prod(shape)
+            for name, shape in shapes.items()
+            if name.startswith("dense") and name.endswith("weight")
+        )
+        return 2 * total / 1e6
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every weight and bias, in the order in which draws are made.
+
+        Convolutions are named `conv1`, `conv2`, …; fully connected layers `dense1`, ….
+        """
+        shapes: dict[str, tuple[int, ...]] = {}
+        channels = 1
+        for i, conv in enumerate(self.convs, 1):
+            shapes[f"conv{i}.weight"] = (conv.channels, channels, conv.kernel, conv.kernel)
+            shapes[f"conv{i}.bias"] = (conv.channels,)
+            channels = conv.channels
+        widths = [channels * self._sides()[-1] ** 2, *self.hidden, self.n_classes]
+        for i, (n_in, n_out) in enumerate(pairwise(widths), 1):
+            shapes[f"dense{i}.weight"] = (n_out, n_in)
+            shapes[f"dense{i}.bias"] = (n_out,)
+        return shapes
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: If a key is missing or unknown, or a value is of the wrong kind.
+        """
+        try:
+            known = dict(values)
+            convs = tuple(Conv(**conv) for conv in known.pop("convs"))
+            hidden = tuple(int(width) for width in known.pop("hidden"))
+            labels = tuple(str(label) for label in known.pop("labels"))
+            return cls(convs=convs, hidden=hidden, labels=labels, **known)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not an architecture this version knows: {error}") from error
+
+    def _sides(self) -> list[int]:
+        """Side of the feature maps after each convolution (and its pooling)."""
+        sides = [self.image_size]
+        for conv in self.convs:
+            side = sides[-1] - conv.kernel + 1
+            sides.append(side // 2 if conv.pool else side)
+        return sides

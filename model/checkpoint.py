@@ -1,0 +1,266 @@
+"""One self-describing safetensors file: the posterior, and everything that decides an answer.
+
+Tensors: for each weight and bias `NAME` of `ModelConfig.parameter_shapes`, `NAME.mean` and
+`NAME.scale` (a standard deviation), float32. Metadata: JSON values under the keys of `Checkpoint`.
+No pickle is read or written.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from model.architecture import ModelConfig
+from model.decision import ConformalRule, SelectiveRule
+from model.door import INPUT_CONTRACT
+from model.errors import CheckpointError
+from model.posterior import Posterior
+
+__all__ = [
+    "SHIPPED",
+    "Checkpoint",
+    "load_checkpoint",
+    "save_checkpoint",
+    "write_atomically",
+]
+
+SHIPPED = Path(__file__).parent / "weights" / "digits.safetensors"
+"""The weights that come with this package."""
+
+FORMAT = "maybe-neural-network 1"
+_MAX_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A posterior with its provenance.
+
+    Attributes:
+        name: Name of the model.
+        posterior: The weights' distribution, and the seed of its draws.
+        digest: `Posterior.digest` in the installation that calibrated the rules.
+        selective: When an answer is accepted.
+        conformal: Which labels a prediction set keeps.
+        metrics: Held-out figures, each group with its n.
+        training: How the posterior was fitted, data hashes and versions included.
+        input_contract: How pictures are prepared.
+    """
+
+    name: str
+    posterior: Posterior
+    digest: str
+    selective: SelectiveRule
+    conformal: ConformalRule
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    input_contract: str = INPUT_CONTRACT
+
+    def version(self, n_draws: int) -> str:
+        """Hash of everything that decides an answer, and of nothing else: 12 hex digits.
+
+        Args:
+            n_draws: Number of draws that answers use.
+        """
+        sha = hashlib.sha256()
+        decisive = {
+            "architecture": self.posterior.config.to_dict(),
+            "input_contract": self.input_contract,
+            "draws": n_draws,
+            "seed": self.posterior.seed,
+            "selective": self.selective.to_dict(),
+            "conformal": self.conformal.to_dict(),
+        }
+        sha.update(json.dumps(decisive, sort_keys=True).encode())
+        for name in self.posterior.config.parameter_shapes():
+            for values in (self.posterior.mean[name], self.posterior.scale[name]):
+                sha.update(np.ascontiguousarray(values, "<f4").tobytes())
+        return sha.hexdigest()[:12]
+
+    def draws_are_reproduced(self) -> bool:
+        """Whether this installation draws the very networks that the rules were calibrated with."""
+        return self.posterior.digest() == self.digest
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint so that the file at `path` is always whole: the old or the new one.
+
+    Args:
+        checkpoint: What to write.
+        path: Where; its folder is made if missing.
+
+    Raises:
+        CheckpointError: If a tensor is not finite or not of its shape; nothing is written.
+        OSError: If the folder cannot be written or the disk is full; nothing is left behind.
+    """
+    posterior = checkpoint.posterior
+    tensors: dict[str, NDArray[np.float32]] = {}
+    for name in posterior.config.parameter_shapes():
+        tensors[f"{name}.mean"] = np.ascontiguousarray(posterior.mean[name])
+        tensors[f"{name}.scale"] = np.ascontiguousarray(posterior.scale[name])
+    _check_tensors(tensors, posterior.config, str(path))
+    metadata = {
+        "format": FORMAT,
+        "name": checkpoint.name,
+        "architecture": posterior.config.to_dict(),
+        "input_contract": checkpoint.input_contract,
+        "draws": {"seed": posterior.seed, "digest": checkpoint.digest},
+        "selective": checkpoint.selective.to_dict(),
+        "conformal": checkpoint.conformal.to_dict(),
+        "metrics": checkpoint.metrics,
+        "training": checkpoint.training,
+    }
+    encoded = {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()}
+    write_atomically(path, safetensors.numpy.save(tensors, metadata=encoded))
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read and check a checkpoint.
+
+    Raises:
+        CheckpointError: If the file is missing, truncated or not a checkpoint, or if a tensor or a
+            metadata value is missing, unknown, of another shape or type, or not finite. The
+            message names file, tensor, expected and found.
+    """
+    file = Path(path)
+    data = _read(file)
+    try:
+        header_size = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + header_size])["__metadata__"]
+        tensors = safetensors.numpy.load(data)
+    except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise CheckpointError(
+            f"{file}: not a whole safetensors file with metadata: it is truncated, damaged or of "
+            f"another kind ({type(error).__name__})"
+        ) from error
+    return _from_parts(str(file), metadata, tensors)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write bytes to a temporary file beside `path`, sync it and rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)  # mkstemp makes it private, whoever should read it
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        size = file.stat().st_size
+        if size > _MAX_BYTES:
+            raise CheckpointError(f"{file}: {size:,} bytes, expected at most {_MAX_BYTES:,}")
+        return file.read_bytes()
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file}: there is no such file") from error
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def _from_parts(
+    file: str, metadata: Mapping[str, str], tensors: Mapping[str, NDArray[Any]]
+) -> Checkpoint:
+    def value(key: str) -> Any:
+        if key not in metadata:
+            raise CheckpointError(f"{file}: metadata {key!r} is missing")
+        try:
+            return json.loads(metadata[key])
+        except ValueError as error:
+            raise CheckpointError(f"{file}: metadata {key!r} is not JSON") from error
+
+    if value("format") != FORMAT:
+        raise CheckpointError(f"{file}: format {value('format')!r}, expected {FORMAT!r}")
+    contract = value("input_contract")
+    if contract != INPUT_CONTRACT:
+        raise CheckpointError(
+            f"{file}: input contract {contract!r}, expected {INPUT_CONTRACT!r}; train again with "
+            "this version"
+        )
+    try:
+        config = ModelConfig.from_dict(value("architecture"))
+        selective = SelectiveRule(**value("selective"))
+        conformal = ConformalRule(**value("conformal"))
+        draws = value("draws")
+        names = config.parameter_shapes()
+        _check_tensors(tensors, config, file)
+        posterior = Posterior(
+            config,
+            mean={name: tensors[f"{name}.mean"] for name in names},
+            scale={name: tensors[f"{name}.scale"] for name in names},
+            seed=draws["seed"],
+        )
+        _check_numbers(selective, conformal)
+        digest = str(draws["digest"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{file}: metadata this version cannot use: {error}") from error
+    return Checkpoint(
+        name=str(value("name")),
+        posterior=posterior,
+        digest=digest,
+        selective=selective,
+        conformal=conformal,
+        metrics=value("metrics"),
+        training=value("training"),
+        input_contract=contract,
+    )
+
+
+def _check_numbers(selective: SelectiveRule, conformal: ConformalRule) -> None:
+    """Refuse metadata whose numbers are none; comparisons with them would pass in silence."""
+    if type(selective.n_draws) is not int or selective.n_draws < 2:
+        raise ValueError(f"n_draws is {selective.n_draws!r}, expected a whole number from 2")
+    numbers = {
+        "selective threshold": selective.threshold,
+        "selective target": selective.target,
+        "selective confidence": selective.confidence,
+        "conformal threshold": conformal.threshold,
+        "conformal coverage": conformal.coverage,
+    }
+    for name, number in numbers.items():
+        if type(number) not in (int, float) or not np.isfinite(number):
+            raise ValueError(f"{name} is {number!r}, expected a finite number")
+
+
+def _check_tensors(tensors: Mapping[str, NDArray[Any]], config: ModelConfig, file: str) -> None:
+    shapes = config.parameter_shapes()
+    expected = {f"{name}.{part}" for name in shapes for part in ("mean", "scale")}
+    missing, unknown = sorted(expected - tensors.keys()), sorted(tensors.keys() - expected)
+    if missing or unknown:
+        raise CheckpointError(
+            f"{file}: not the tensors of its architecture: missing {', '.join(missing) or 'none'}; "
+            f"unknown {', '.join(unknown) or 'none'}"
+        )
+    for name, shape in shapes.items():
+        for part in ("mean", "scale"):
+            tensor = tensors[f"{name}.{part}"]
+            where = f"{file}: tensor {name}.{part}"
+            if tensor.shape != shape:
+                raise CheckpointError(f"{where} has shape {tensor.shape}, expected {shape}")
+            if tensor.dtype != np.float32:
+                raise CheckpointError(f"{where} has type {tensor.dtype}, expected float32")
+            if not np.isfinite(tensor).all():
+                raise CheckpointError(f"{where} has values that are not finite")
+        if not (tensors[f"{name}.scale"] > 0).all():
+            raise CheckpointError(f"{file}: tensor {name}.scale must be above 0 everywhere")

@@ -1,0 +1,133 @@
+"""When to accept an answer, and which labels to keep: rules stored in a checkpoint.
+
+Both rules are calibrated on data that the network was not fitted to (`training.calibrate`); this
+module only applies them.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from model.uncertainty import Floats, PredictiveSummary
+
+__all__ = ["SCORES", "ConformalRule", "Reason", "Score", "SelectiveRule", "uncertainty_score"]
+
+Score = Literal["predictive_entropy", "mutual_information", "one_minus_max_probability"]
+SCORES: tuple[Score, ...] = (
+    "predictive_entropy",
+    "mutual_information",
+    "one_minus_max_probability",
+)
+Reason = Literal["uncertain", "no_ink"]
+
+
+@dataclass(frozen=True)
+class SelectiveRule:
+    """Accept when the score is at most the threshold.
+
+    The threshold is chosen so that, with probability `confidence` over the calibration sample,
+    at most a share `target` of the accepted answers is wrong, for pictures like those of
+    `population` and with exactly `n_draws` draws.
+
+    Attributes:
+        score: Which uncertainty decides.
+        threshold: Largest accepted value of the score; negative if nothing can be accepted.
+        target: Largest share of wrong answers among the accepted.
+        confidence: Probability with which the target holds.
+        n_calibration: Number of pictures it was calibrated on.
+        n_draws: Number of posterior draws it was calibrated with.
+        population: What the calibration pictures were.
+    """
+
+    score: Score
+    threshold: float
+    target: float
+    confidence: float
+    n_calibration: int
+    n_draws: int
+    population: str
+
+    def __post_init__(self) -> None:
+        """Refuse a score this version cannot compute.
+
+        Raises:
+            ValueError: If the score is not one of `SCORES`.
+        """
+        if self.score not in SCORES:
+            raise ValueError(f"unknown score {self.score!r}; known are {', '.join(SCORES)}")
+
+    def accepts(self, summary: PredictiveSummary) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Whether each picture of the summary is accepted, (B,)."""
+        return uncertainty_score(summary, self.score) <= self.threshold
+
+    def guarantee(self) -> str:
+        """What the rule promises, and what breaks it, in words for its users."""
+        if self.threshold < 0:
+            return (
+                f"Nothing is accepted: a risk of at most {self.target:.2%} could not be certified "
+                f"on {self.n_calibration:,} pictures."
+            )
+        return (
+            f"With {self.confidence:.0%} confidence, at most {self.target:.2%} of the accepted "
+            f"answers are wrong, for pictures like these: {self.population} "
+            f"(n = {self.n_calibration:,}). It does not hold for pictures of another kind, nor for "
+            f"another number of draws than {self.n_draws}."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The rule as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ConformalRule:
+    """Keep the labels whose probability is at least 1 - `threshold`.
+
+    For a new picture like those of the calibration part, the set contains the true label with
+    probability at least `coverage`.
+
+    Attributes:
+        coverage: Share of pictures whose set contains the true label.
+        threshold: Largest kept value of 1 - probability.
+        n_calibration: Number of pictures it was calibrated on.
+
+    Source: Sadinle, Lei and Wasserman (2019), "Least Ambiguous Set-Valued Classifiers with Bounded
+    Error Levels"; Angelopoulos and Bates (2021), "A Gentle Introduction to Conformal Prediction",
+    section 1.
+    """
+
+    coverage: float
+    threshold: float
+    n_calibration: int
+
+    def guarantee(self) -> str:
+        """What the sets promise, and what breaks it, in words for their users."""
+        return (
+            f"A new picture's set holds the true label with probability at least "
+            f"{self.coverage:.2%}, on average over pictures like the {self.n_calibration:,} of the "
+            "calibration part. It says nothing of pictures of another kind, nor of one class alone."
+        )
+
+    def prediction_sets(self, probability: Floats) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Membership (B, C) of every label; the most probable label is always in.
+
+        Args:
+            probability: Predictive probabilities (B, C).
+        """
+        members = 1 - probability <= self.threshold
+        members[np.arange(len(members)), probability.argmax(axis=1)] = True
+        return members
+
+    def to_dict(self) -> dict[str, Any]:
+        """The rule as plain JSON values."""
+        return asdict(self)
+
+
+def uncertainty_score(summary: PredictiveSummary, score: Score) -> Floats:
+    """The named uncertainty of each picture (B,); larger is less certain."""
+    if score == "one_minus_max_probability":
+        result: Floats = 1 - summary.probability.max(axis=1)
+        return result
+    values: Floats = getattr(summary, score)
+    return values

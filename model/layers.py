@@ -1,0 +1,215 @@
+"""Layers whose weights are Gaussian random variables (mean-field variational inference).
+
+Every weight and bias w has its own posterior q(w) = N(mu, sigma²) and the shared prior
+p(w) = N(0, prior_scale²). A layer holds the parameters of q and nothing else: it remembers no
+draw, no KL term and no mode. Draws are values that are handed to `forward`.
+
+Source: Blundell, Cornebise, Kavukcuoglu and Wierstra (2015), "Weight Uncertainty in Neural
+Networks"; Kingma, Salimans and Welling (2015), "Variational Dropout and the Local
+Reparameterization Trick".
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["AffineWeights", "BayesianConv2d", "BayesianLinear", "gaussian_kl"]
+
+# Keeps the gradient of the square root finite where the variance of an activation is zero.
+_SMALLEST_VARIANCE = 1e-16
+
+
+class AffineWeights(NamedTuple):
+    """A value for the weight and the bias of a layer: a draw, or the posterior's mean or scale."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+def gaussian_kl(mean: Tensor, scale: Tensor, prior_scale: float) -> Tensor:
+    r"""Kullback–Leibler divergence of N(mean, scale²) from N(0, prior_scale²), summed, in nats.
+
+    .. math:: KL(q \| p) = \sum_i \ln\frac{s}{\sigma_i}
+              + \frac{\sigma_i^2 + \mu_i^2}{2 s^2} - \frac12
+
+    Args:
+        mean: Posterior means mu, any shape.
+        scale: Posterior standard deviations sigma, the same shape, positive.
+        prior_scale: Standard deviation s of the prior.
+
+    Returns:
+        A scalar: the sum over all elements, never their mean.
+
+    Source: Kingma and Welling (2014), "Auto-Encoding Variational Bayes", appendix B, for a prior
+    of any scale.
+    """
+    ratio = (scale / prior_scale).square()
+    return 0.5 * (ratio + (mean / prior_scale).square() - 1 - ratio.log()).sum()
+
+
+class _BayesianAffine(nn.Module):
+    """What the linear and the convolutional layer share: the posterior of a weight and a bias."""
+
+    def __init__(
+        self,
+        weight_shape: tuple[int, ...],
+        *,
+        prior_scale: float,
+        initial_scale: float,
+        generator: torch.Generator | None,
+    ) -> None:
+        super().__init__()
+        if prior_scale <= 0 or initial_scale <= 0:
+            raise ValueError(
+                f"scales are standard deviations and must be positive; "
+                f"prior_scale is {prior_scale}, initial_scale is {initial_scale}"
+            )
+        self.prior_scale = prior_scale
+        fan_in = math.prod(weight_shape[1:])
+        # He et al. (2015), equation 10: keeps the variance of ReLU activations across layers.
+        weight = torch.randn(weight_shape, generator=generator) * math.sqrt(2 / fan_in)
+        bias = torch.zeros(weight_shape[0])
+        rho = math.log(math.expm1(initial_scale))  # the inverse of softplus
+        self.weight_mean = nn.Parameter(weight)
+        self.weight_rho = nn.Parameter(torch.full(weight_shape, rho))
+        self.bias_mean = nn.Parameter(bias)
+        self.bias_rho = nn.Parameter(torch.full(bias.shape, rho))
+
+    def posterior_mean(self) -> AffineWeights:
+        """The means mu of weight and bias."""
+        return AffineWeights(self.weight_mean, self.bias_mean)
+
+    def posterior_scale(self) -> AffineWeights:
+        """The standard deviations sigma = ln(1 + exp(rho)) of weight and bias."""
+        return AffineWeights(
+            functional.softplus(self.weight_rho), functional.softplus(self.bias_rho)
+        )
+
+    def sample(self, generator: torch.Generator | None = None) -> AffineWeights:
+        """Draw w = mu + sigma · eps with eps ~ N(0, 1), differentiable in mu and rho.
+
+        Args:
+            generator: Source of randomness, on this layer's device; the global one if None.
+        """
+        mean, scale = self.posterior_mean(), self.posterior_scale()
+        return AffineWeights(
+            *(m + s * _standard_normal(m, generator) for m, s in zip(mean, scale, strict=True))
+        )
+
+    def kl_divergence(self) -> Tensor:
+        """KL(q‖p) of all weights and biases of this layer: a scalar sum in nats."""
+        pairs = zip(self.posterior_mean(), self.posterior_scale(), strict=True)
+        return torch.stack([gaussian_kl(m, s, self.prior_scale) for m, s in pairs]).sum()
+
+    def forward(self, x: Tensor, weights: AffineWeights) -> Tensor:
+        """The ordinary layer with the given weights."""
+        return self._affine(x, weights.weight, weights.bias)
+
+    def forward_local(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        r"""Sample the activations instead of the weights (local reparameterisation).
+
+        For a fixed input each activation is Gaussian under q,
+
+        .. math:: y \sim N\big(a(x; \mu),\; a(x^2; \sigma^2)\big)
+
+        where a is this layer's affine map. Sampling y directly gives every example its own noise,
+        which makes gradients less noisy than one draw of weights shared by the batch. The mean and
+        variance of every activation are exact; activations are drawn independently, which is exact
+        between the outputs of a linear layer and between channels, and leaves out the correlation
+        between neighbouring positions of a convolution.
+
+        Args:
+            x: The input.
+            generator: Source of randomness, on this layer's device; the global one if None.
+
+        Source: Kingma, Salimans and Welling (2015), equation 6; Molchanov, Ashukha and Vetrov
+        (2017), section 4.4, for convolutions.
+        """
+        scale = self.posterior_scale()
+        mean = self._affine(x, self.weight_mean, self.bias_mean)
+        variance = self._affine(x.square(), scale.weight.square(), scale.bias.square())
+        deviation = variance.clamp_min(_SMALLEST_VARIANCE).sqrt()
+        return mean + deviation * _standard_normal(mean, generator)
+
+    def _affine(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class BayesianLinear(_BayesianAffine):
+    """A fully connected layer y = x Wᵀ + b with a Gaussian posterior for each weight and bias.
+
+    Args:
+        in_features: Width of the input.
+        out_features: Width of the output.
+        prior_scale: Standard deviation of the prior N(0, prior_scale²).
+        initial_scale: Standard deviation of the posterior at the start.
+        generator: Source of the initial means; the global one if None.
+
+    Shapes:
+        `forward` and `forward_local` map (B, in_features) to (B, out_features).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        prior_scale: float = 0.1,
+        initial_scale: float = 0.02,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Make the layer; see the class."""
+        super().__init__(
+            (out_features, in_features),
+            prior_scale=prior_scale,
+            initial_scale=initial_scale,
+            generator=generator,
+        )
+
+    def _affine(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return functional.linear(x, weight, bias)
+
+
+class BayesianConv2d(_BayesianAffine):
+    """A 2-D convolution without padding, with a Gaussian posterior for each weight and bias.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Side of the square kernel in pixels.
+        prior_scale: Standard deviation of the prior N(0, prior_scale²).
+        initial_scale: Standard deviation of the posterior at the start.
+        generator: Source of the initial means; the global one if None.
+
+    Shapes:
+        `forward` and `forward_local` map (B, in_channels, H, W) to
+        (B, out_channels, H - kernel_size + 1, W - kernel_size + 1).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        prior_scale: float = 0.1,
+        initial_scale: float = 0.02,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Make the layer; see the class."""
+        super().__init__(
+            (out_channels, in_channels, kernel_size, kernel_size),
+            prior_scale=prior_scale,
+            initial_scale=initial_scale,
+            generator=generator,
+        )
+
+    def _affine(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return functional.conv2d(x, weight, bias)
+
+
+def _standard_normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    return torch.randn(like.shape, dtype=like.dtype, device=like.device, generator=generator)

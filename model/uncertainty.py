@@ -1,0 +1,130 @@
+r"""Uncertainty of a classification from S posterior draws, on arrays (S, B, C). Entropies in nats.
+
+The predictive is the mean of the draws' probabilities,
+
+.. math:: \bar p_c = \frac{1}{S} \sum_s p_{sc}
+
+and its entropy (total) splits into the mean entropy of the draws (aleatoric: every network finds
+the picture ambiguous) and the mutual information between label and weights (epistemic: the
+networks disagree).
+
+Source: Depeweg et al. (2018), "Decomposition of Uncertainty in Bayesian Deep Learning";
+Houlsby et al. (2011), "Bayesian Active Learning for Classification", equation 2.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "PredictiveSummary",
+    "credible_interval",
+    "entropy",
+    "expected_entropy",
+    "mutual_information",
+    "predictive",
+    "predictive_entropy",
+    "softmax",
+    "summarise",
+]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PredictiveSummary:
+    """What S draws say about B pictures.
+
+    Attributes:
+        probability: Mean over draws (B, C); each row sums to 1.
+        lower: Lower ends of the credible intervals (B, C).
+        upper: Upper ends (B, C).
+        std: Standard deviation over draws (B, C).
+        predictive_entropy: Total uncertainty (B,), in [0, ln C].
+        expected_entropy: Aleatoric part (B,).
+        mutual_information: Epistemic part (B,), the difference of the two.
+    """
+
+    probability: Floats
+    lower: Floats
+    upper: Floats
+    std: Floats
+    predictive_entropy: Floats
+    expected_entropy: Floats
+    mutual_information: Floats
+
+
+def softmax(logits: NDArray[np.floating]) -> Floats:
+    """Probabilities from logits over the last axis, in float64 whatever the input's precision."""
+    shifted = np.asarray(logits, np.float64)
+    shifted = shifted - shifted.max(axis=-1, keepdims=True)
+    powers = np.exp(shifted)
+    result: Floats = powers / powers.sum(axis=-1, keepdims=True)
+    return result
+
+
+def entropy(probabilities: Floats) -> Floats:
+    """Shannon entropy -Σ p ln p over the last axis, in nats, with 0 ln 0 = 0."""
+    logs = np.log(probabilities, out=np.zeros_like(probabilities), where=probabilities > 0)
+    # Zero minus, not a minus sign: no negative zero for a certain prediction.
+    result: Floats = 0.0 - (probabilities * logs).sum(axis=-1)
+    return result
+
+
+def predictive(probabilities: Floats) -> Floats:
+    """The posterior predictive: the mean of the draws' probabilities, (S, B, C) to (B, C)."""
+    result: Floats = probabilities.mean(axis=0)
+    return result
+
+
+def predictive_entropy(probabilities: Floats) -> Floats:
+    """Entropy of the predictive, H[p̄] (total uncertainty), (S, B, C) to (B,)."""
+    return entropy(predictive(probabilities))
+
+
+def expected_entropy(probabilities: Floats) -> Floats:
+    """Mean entropy of the draws, E[H[p]] (aleatoric uncertainty), (S, B, C) to (B,)."""
+    result: Floats = entropy(probabilities).mean(axis=0)
+    return result
+
+
+def mutual_information(probabilities: Floats) -> Floats:
+    """H[p̄] - E[H[p]] (epistemic uncertainty), (S, B, C) to (B,); never below 0."""
+    difference = predictive_entropy(probabilities) - expected_entropy(probabilities)
+    return np.maximum(difference, 0.0)
+
+
+def credible_interval(probabilities: Floats, level: float) -> tuple[Floats, Floats]:
+    """Equal-tailed credible intervals of the class probabilities.
+
+    Args:
+        probabilities: Probabilities of each draw (S, B, C).
+        level: Mass of the interval, in (0, 1).
+
+    Returns:
+        The quantiles over draws at (1 - level)/2 and (1 + level)/2, linearly interpolated, each
+        (B, C).
+
+    Raises:
+        ValueError: If `level` is not between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, not {level}")
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    lower, upper = np.quantile(probabilities, tails, axis=0)
+    return lower, upper
+
+
+def summarise(probabilities: Floats, level: float) -> PredictiveSummary:
+    """All of the above for probabilities of shape (S, B, C)."""
+    lower, upper = credible_interval(probabilities, level)
+    return PredictiveSummary(
+        probability=predictive(probabilities),
+        lower=lower,
+        upper=upper,
+        std=probabilities.std(axis=0),
+        predictive_entropy=predictive_entropy(probabilities),
+        expected_entropy=expected_entropy(probabilities),
+        mutual_information=mutual_information(probabilities),
+    )

@@ -1,0 +1,81 @@
+"""The shape of a network, counted by hand and refused where it cannot be."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from model import BayesianCNN, Conv, ModelConfig
+from tests.conftest import TINY
+
+
+def test_the_default_network_is_the_one_the_documents_speak_of() -> None:
+    config = ModelConfig()
+    assert config.n_parameters == 416 + 4640 + 9248 + 32832 + 650
+    macs = 16 * 25 * 24**2 + 32 * 16 * 9 * 10**2 + 32 * 32 * 9 * 8**2 + 512 * 64 + 64 * 10
+    assert config.mflop_per_draw == pytest.approx(2 * macs / 1e6)
+
+
+@pytest.mark.parametrize("config", [ModelConfig(), TINY])
+def test_the_network_has_a_posterior_for_every_weight_and_bias(config: ModelConfig) -> None:
+    network = BayesianCNN(config)
+    mean, scale = network.posterior()
+    shapes = config.parameter_shapes()
+    assert {name: tuple(t.shape) for name, t in mean.items()} == shapes
+    assert {name: tuple(t.shape) for name, t in scale.items()} == shapes
+    # A mean and a scale for each, and no parameter besides: nothing is left deterministic.
+    assert sum(p.numel() for p in network.parameters()) == 2 * config.n_parameters
+
+
+def test_the_networks_kl_is_the_sum_over_its_layers() -> None:
+    network = BayesianCNN(TINY)
+    expected = sum(layer.kl_divergence() for layer in network.layers().values())
+    torch.testing.assert_close(network.kl_divergence(), expected)
+
+
+def test_a_draw_is_a_value_that_forward_takes() -> None:
+    network = BayesianCNN(TINY, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    first = network.sample(torch.Generator().manual_seed(2))
+    expected = network(x, first)
+    network(x, network.sample(torch.Generator().manual_seed(3)))
+    assert torch.equal(network(x, first), expected)
+
+
+def test_a_configuration_survives_json() -> None:
+    assert ModelConfig.from_dict(json.loads(json.dumps(TINY.to_dict()))) == TINY
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda d: d.pop("convs"),
+        lambda d: d.update(unknown=1),
+        lambda d: d.update(convs=[{"channels": 3}]),
+        lambda d: d.update(hidden=7),
+        lambda d: d.update(prior_scale="wide"),
+        lambda d: d.update(prior_scale=float("nan")),
+    ],
+)
+def test_an_unknown_configuration_is_refused(damage: Callable[[dict[str, object]], object]) -> None:
+    values = TINY.to_dict()
+    damage(values)
+    with pytest.raises(ValueError, match=r"architecture|prior_scale"):
+        ModelConfig.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"convs": (Conv(0, 3),)},
+        {"convs": (Conv(4, 29),)},
+        {"hidden": (0,)},
+        {"labels": ("a",)},
+        {"labels": ("a", "a")},
+        {"prior_scale": 0.0},
+    ],
+)
+def test_a_network_that_cannot_be_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        ModelConfig(**options)  # type: ignore[arg-type]

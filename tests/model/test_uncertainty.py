@@ -1,0 +1,120 @@
+"""Uncertainty measures: hand cases, the simplex, and invariances."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from model import (
+    credible_interval,
+    expected_entropy,
+    mutual_information,
+    predictive,
+    predictive_entropy,
+    summarise,
+)
+from model.uncertainty import entropy, softmax
+
+CERTAIN = [1.0, 0.0, 0.0, 0.0]
+OTHER = [0.0, 1.0, 0.0, 0.0]
+UNIFORM = [0.25] * 4
+
+
+def draws(*rows: list[float]) -> np.ndarray:
+    return np.array(rows)[:, None, :]
+
+
+@pytest.mark.parametrize(
+    ("p", "total", "aleatoric"),
+    [
+        (draws(CERTAIN, CERTAIN), 0, 0),
+        (draws(UNIFORM, UNIFORM), math.log(4), math.log(4)),
+        (draws(CERTAIN, OTHER), math.log(2), 0),  # sure networks that disagree
+        (draws([0.5, 0.5, 0, 0], [0.5, 0.5, 0, 0]), math.log(2), math.log(2)),
+        (draws([0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]), math.log(4), math.log(2)),
+    ],
+)
+def test_entropies_of_hand_cases(p: np.ndarray, total: float, aleatoric: float) -> None:
+    assert predictive_entropy(p) == pytest.approx([total], abs=1e-12)
+    assert expected_entropy(p) == pytest.approx([aleatoric], abs=1e-12)
+    assert mutual_information(p) == pytest.approx([total - aleatoric], abs=1e-12)
+
+
+def check_predictive_is_the_mean_of_softmaxes() -> None:
+    logits = np.array([[[4.0, 0.0]], [[-1.0, 0.0]]])
+    p = softmax(logits)
+    sigmoid = [1 / (1 + math.exp(-4)), 1 / (1 + math.exp(1))]
+    value = predictive(p)[0, 0]
+    assert value == pytest.approx(sum(sigmoid) / 2)
+
+
+def test_the_predictive_is_the_mean_of_softmaxes_not_the_softmax_of_a_mean() -> None:
+    check_predictive_is_the_mean_of_softmaxes()
+
+
+def test_intervals_and_spread_are_of_probabilities() -> None:
+    logits = np.array([[[0.0, 9.0]], [[0.0, 19.0]], [[0.0, 29.0]]])
+    summary = summarise(softmax(logits), 0.5)
+    # Logits spread by 8; the probabilities are all but equal.
+    assert summary.std.max() < 1e-4
+    assert (summary.lower >= 0).all()
+    assert (summary.upper <= 1).all()
+
+
+def test_interval_ends_are_linearly_interpolated_quantiles() -> None:
+    first = np.linspace(0, 1, 11)
+    p = np.stack([first, 1 - first], axis=-1)[:, None, :]
+    lower, upper = credible_interval(p, 0.5)
+    assert lower[0] == pytest.approx([0.25, 0.25])
+    assert upper[0] == pytest.approx([0.75, 0.75])
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, -0.5, math.nan])
+def test_a_level_that_is_no_mass_is_refused(level: float) -> None:
+    with pytest.raises(ValueError, match="level"):
+        credible_interval(draws(UNIFORM), level)
+
+
+def test_the_standard_deviation_is_no_variance() -> None:
+    assert summarise(draws(CERTAIN, OTHER), 0.9).std[0, :2] == pytest.approx([0.5, 0.5])
+    p = draws([0.6, 0.4], [0.2, 0.8])
+    assert summarise(p, 0.9).std[0] == pytest.approx([0.2, 0.2])
+
+
+def test_softmax_bears_large_logits() -> None:
+    assert softmax(np.array([1e4, 0.0, -1e4])) == pytest.approx([1, 0, 0])
+
+
+def test_entropy_of_a_certain_prediction_is_a_plain_zero() -> None:
+    assert math.copysign(1, float(entropy(np.array(CERTAIN)))) == 1
+
+
+logits_strategy = arrays(
+    np.float64, (6, 3, 4), elements=st.floats(-30, 30, allow_nan=False, width=32)
+)
+
+
+@given(logits_strategy)
+def test_properties_of_any_draws(logits: np.ndarray) -> None:
+    p = softmax(logits)
+    summary = summarise(p, 0.6)
+    assert summary.probability.sum(axis=1) == pytest.approx(1)
+    assert (summary.lower <= summary.upper).all()
+    assert summary.predictive_entropy == pytest.approx(
+        summary.expected_entropy + summary.mutual_information, abs=1e-12
+    )
+    assert (summary.predictive_entropy <= math.log(4) + 1e-12).all()
+    assert (summary.mutual_information >= 0).all()
+
+
+@given(logits_strategy, st.permutations(range(6)), st.permutations(range(3)))
+def test_the_order_of_draws_and_of_the_batch_does_not_matter(
+    logits: np.ndarray, draw_order: list[int], batch_order: list[int]
+) -> None:
+    p = softmax(logits)
+    plain, mixed = summarise(p, 0.6), summarise(p[draw_order][:, batch_order], 0.6)
+    for name, values in vars(plain).items():
+        assert getattr(mixed, name) == pytest.approx(values[batch_order], abs=1e-12), name
