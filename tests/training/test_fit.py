@@ -1,0 +1,211 @@
+"""The fit: the objective is right, its optimum is known, and it can be continued to the byte."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from model import BayesianCNN, BayesianLinear
+from tests.conftest import TINY
+from training.augment import AffineAugmentation
+from training.fit import FitConfig, Fitter, learning_rate_factor
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def data(n: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
+    images = torch.rand(n, 1, 28, 28, generator=generator(1))
+    return images, torch.randint(0, 10, (n,), generator=generator(2))
+
+
+def fitter(n: int = 48, **options: object) -> Fitter:
+    settings = {"epochs": 2, "batch_size": 16, "augmentation": None, **options}
+    return Fitter(TINY, FitConfig(**settings), *data(n), torch.device("cpu"))  # type: ignore[arg-type]
+
+
+def check_objective(batch_size: int = 16) -> None:
+    """One step of plain gradient descent moves by the gradient of NLL + β KL / N, KL summed."""
+    torch.manual_seed(0)
+    beta, step = 0.7, 1e-3
+    fit = fitter(beta=beta, batch_size=batch_size, epochs=1)
+    images, labels = data()
+    network = BayesianCNN(TINY, generator=generator(0))
+    network.load_state_dict(fit.network.state_dict())
+    noise = fit._generator.clone_state()
+
+    fit._optimizer = torch.optim.SGD(fit.network.parameters(), lr=step)  # type: ignore[assignment]
+    fit._step(images[:batch_size], labels[:batch_size])
+
+    logits = network.forward_local(images[:batch_size], noise)
+    kl = torch.zeros(())
+    for name, parameter in network.named_parameters():
+        if not name.endswith("mean"):
+            continue
+        rho = dict(network.named_parameters())[name.replace("_mean", "_rho")]
+        q = torch.distributions.Normal(parameter, functional.softplus(rho))
+        kl = (
+            kl
+            + torch.distributions.kl_divergence(
+                q, torch.distributions.Normal(0.0, TINY.prior_scale)
+            ).sum()
+        )
+    loss = functional.cross_entropy(logits, labels[:batch_size]) + beta * kl / len(labels)
+    loss.backward()
+    for (name, moved), start in zip(
+        fit.network.named_parameters(), network.parameters(), strict=True
+    ):
+        assert start.grad is not None
+        torch.testing.assert_close(
+            moved.detach(), start.detach() - step * start.grad, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@pytest.mark.parametrize("batch_size", [16, 48])
+def test_the_objective_is_mean_nll_plus_beta_kl_over_n(batch_size: int) -> None:
+    check_objective(batch_size)
+
+
+def test_nll_and_kl_are_reported_apart_and_the_elbo_adds_them_with_beta_one() -> None:
+    fit = fitter(beta=0.1)
+    steps = list(fit.run_epoch())
+    summary = fit.summarise(steps)
+    assert summary.nll == pytest.approx(np.mean([nll for nll, _ in steps]))
+    assert summary.kl == steps[-1][1]
+    assert summary.negative_elbo == pytest.approx(summary.nll + summary.kl / 48)
+
+
+def test_without_beta_the_posterior_narrows_and_with_it_widens_towards_the_prior() -> None:
+    def mean_scale(beta: float) -> float:
+        fit = fitter(beta=beta, epochs=30, learning_rate=0.02)
+        for _ in range(30):
+            list(fit.run_epoch())
+        scales = [
+            s.mean() for layer in fit.network.layers().values() for s in layer.posterior_scale()
+        ]
+        return torch.stack(scales).mean().item()
+
+    assert mean_scale(0.0) < 0.02 < mean_scale(20.0)
+
+
+def test_the_mean_field_optimum_of_a_conjugate_linear_model() -> None:
+    """y = X w + noise with known precision: the optimum is known in closed form.
+
+    The exact posterior is Gaussian with precision matrix A = XᵀX/σ² + I/s²; the best mean-field
+    Gaussian has its mean and the scales 1/√A_ii (Bishop 2006, equation 10.12 and following).
+    """
+    n, sigma, prior_scale = 40, 0.5, 0.8
+    x = torch.randn(n, 3, generator=generator(1)) @ torch.tensor(
+        [[1.0, 0.6, 0.0], [0.0, 1.0, 0.3], [0.0, 0.0, 0.5]]
+    )
+    y = (
+        x @ torch.tensor([[0.7], [-1.1], [0.4]])
+        + 0.3
+        + sigma * torch.randn(n, 1, generator=generator(2))
+    )
+    design = torch.cat([x, torch.ones(n, 1)], dim=1)
+    precision = design.T @ design / sigma**2 + torch.eye(4) / prior_scale**2
+    exact_mean = torch.linalg.solve(precision, design.T @ y / sigma**2).squeeze()
+    best_scale = precision.diagonal().rsqrt()
+
+    layer = BayesianLinear(3, 1, prior_scale=prior_scale, initial_scale=0.3, generator=generator(3))
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.02)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3000)
+    noise = generator(4)
+    for _ in range(3000):
+        residual = layer.forward_local(x, noise) - y
+        nll = residual.square().sum() / (2 * sigma**2)
+        optimizer.zero_grad()
+        (nll + layer.kl_divergence()).backward()
+        optimizer.step()
+        schedule.step()
+    mean, scale = layer.posterior_mean(), layer.posterior_scale()
+    found_mean = torch.cat([mean.weight.squeeze(), mean.bias]).detach()
+    found_scale = torch.cat([scale.weight.squeeze(), scale.bias]).detach()
+    torch.testing.assert_close(found_mean, exact_mean, atol=0.02, rtol=0.02)
+    torch.testing.assert_close(found_scale, best_scale, atol=0.005, rtol=0.05)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        fit = fitter(seed=seed, augmentation=AffineAugmentation())
+        for _ in range(2):
+            list(fit.run_epoch())
+        return fit.network.layers()["dense1"].weight_mean.detach()
+
+    assert torch.equal(weights(5), weights(5))
+    assert not torch.equal(weights(5), weights(6))
+
+
+def test_a_fit_leaves_the_global_generator_alone() -> None:
+    state = torch.get_rng_state()
+    list(fitter(augmentation=AffineAugmentation()).run_epoch())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_restored_fit_continues_to_the_byte() -> None:
+    whole = fitter(epochs=4, augmentation=AffineAugmentation())
+    for _ in range(4):
+        list(whole.run_epoch())
+    first = fitter(epochs=4, augmentation=AffineAugmentation())
+    for _ in range(2):
+        list(first.run_epoch())
+    second = fitter(epochs=4, seed=99, augmentation=AffineAugmentation())
+    second.restore({name: tensor.clone() for name, tensor in first.state().items()})
+    for _ in range(2):
+        list(second.run_epoch())
+    assert second.epoch == 4
+    for (name, a), b in zip(
+        whole.network.named_parameters(), second.network.parameters(), strict=True
+    ):
+        assert torch.equal(a, b), name
+
+
+def test_a_state_of_another_network_is_refused() -> None:
+    fit = fitter()
+    list(fit.run_epoch())
+    state = fit.state()
+    with pytest.raises(KeyError):
+        fitter().restore({k: v for k, v in state.items() if "conv1" not in k})
+    state["parameter.dense1.weight_mean"] = torch.zeros(2, 2)
+    with pytest.raises(ValueError, match=r"dense1\.weight_mean"):
+        fitter().restore(state)
+
+
+def test_the_step_size_rises_and_falls() -> None:
+    values = [learning_rate_factor(p, 0.1) for p in np.linspace(0, 1, 101)]
+    assert values[0] == 0
+    assert max(values) == values[10] == 1
+    assert values[55] == pytest.approx(0.5)
+    assert values[-1] == pytest.approx(0, abs=1e-12)
+    assert math.isclose(learning_rate_factor(0.05, 0.1), 0.5)
+
+
+def test_augmentation_moves_every_picture_differently_and_keeps_its_ink() -> None:
+    images = torch.zeros(64, 1, 28, 28)
+    images[:, :, 10:18, 12:16] = 1
+    moved = AffineAugmentation()(images, generator())
+    assert moved.shape == images.shape
+    assert len({tuple(m.flatten().tolist()) for m in moved}) == 64
+    ink = moved.sum((1, 2, 3)) / 32
+    assert ink.min() > 0.7
+    assert ink.max() < 1.4
+    assert torch.equal(moved, AffineAugmentation()(images, generator()))
+
+
+def test_augmentation_by_nothing_changes_nothing() -> None:
+    images = torch.rand(3, 1, 28, 28, generator=generator())
+    same = AffineAugmentation(0, 0, 0, 0)(images, generator())
+    torch.testing.assert_close(same, images, atol=1e-5, rtol=0)
+
+
+def test_a_shift_is_as_large_as_stated() -> None:
+    images = torch.zeros(500, 1, 28, 28)
+    images[:, 0, 14, 14] = 1
+    moved = AffineAugmentation(0, 0, 0, shift_px=2)(images, generator())
+    columns = (moved.sum((1, 2)) * torch.arange(28)).sum(1) / moved.sum((1, 2, 3)) - 14
+    assert 1.8 < columns.abs().max() <= 2.01
+    assert abs(columns.mean()) < 4 * 2 / math.sqrt(3 * 500)

@@ -1,0 +1,1 @@
+"""Training: configuration → data → fit → calibrate → evaluate → checkpoint."""

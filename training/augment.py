@@ -1,0 +1,58 @@
+"""Small random distortions of a whole batch at once, so that they never starve training."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["AffineAugmentation"]
+
+
+@dataclass(frozen=True)
+class AffineAugmentation:
+    """Random rotation, scale, shear and shift, each uniform and symmetric around none.
+
+    Attributes:
+        rotation_deg: Largest rotation in degrees, either way.
+        scale: Largest relative change of size, for width and height apart.
+        shear: Largest horizontal shear (shift in x per unit of y).
+        shift_px: Largest shift in pixels, in x and y.
+    """
+
+    rotation_deg: float = 12.0
+    scale: float = 0.12
+    shear: float = 0.2
+    shift_px: float = 2.0
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Distort every picture on its own.
+
+        Args:
+            images: Pictures (B, 1, H, W).
+            generator: Source of randomness, on the pictures' device.
+
+        Returns:
+            Pictures of the same shape; what moves in from outside is background (0).
+        """
+        batch, _, _, side = images.shape
+
+        def uniform(limit: float) -> Tensor:
+            noise = torch.rand(batch, generator=generator, device=images.device)
+            return (2 * noise - 1) * limit
+
+        angle = uniform(math.radians(self.rotation_deg))
+        x_scale, y_scale = 1 + uniform(self.scale), 1 + uniform(self.scale)
+        shear = uniform(self.shear)
+        # Grid coordinates run from -1 to 1, so a pixel is 2 / side of them.
+        x_shift, y_shift = uniform(2 * self.shift_px / side), uniform(2 * self.shift_px / side)
+        cos, sin = angle.cos(), angle.sin()
+        rows = (
+            torch.stack([cos / x_scale, (shear * cos - sin) / y_scale, x_shift], dim=1),
+            torch.stack([sin / x_scale, (shear * sin + cos) / y_scale, y_shift], dim=1),
+        )
+        grid = functional.affine_grid(
+            torch.stack(rows, dim=1), list(images.shape), align_corners=False
+        )
+        return functional.grid_sample(images, grid, align_corners=False)

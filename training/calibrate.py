@@ -1,0 +1,108 @@
+"""From held-out answers to rules: which score decides, where its threshold lies, which labels stay.
+
+The score is chosen on the validation part; thresholds come from the calibration part alone.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom
+
+from model.decision import SCORES, Score, uncertainty_score
+from model.uncertainty import Floats, PredictiveSummary
+from training.metrics import area_under_risk_coverage
+
+__all__ = ["acceptance_grid", "choose_score", "conformal_threshold", "selective_threshold"]
+
+Labels = NDArray[np.int64]
+
+_FIRST_SHARE = 0.8
+_N_CANDIDATES = 81
+
+
+def choose_score(summary: PredictiveSummary, labels: Labels) -> Score:
+    """The score that ranks errors last best: smallest area under the risk–coverage curve.
+
+    Args:
+        summary: Answers for the validation part.
+        labels: Its true classes.
+    """
+    correct = summary.probability.argmax(axis=1) == labels
+    areas = {
+        score: area_under_risk_coverage(uncertainty_score(summary, score), correct)
+        for score in SCORES
+    }
+    return min(SCORES, key=lambda score: areas[score])
+
+
+def acceptance_grid(scores: Floats) -> Floats:
+    """Candidate thresholds, strictest first: those that accept 80 % to 100 % of these pictures.
+
+    Args:
+        scores: Uncertainties of the validation part (N,). The grid must not come from the
+            calibration part: the order of the tests has to be fixed before it is seen.
+    """
+    shares = np.linspace(_FIRST_SHARE, 1.0, _N_CANDIDATES)
+    result: Floats = np.unique(np.quantile(scores, shares))
+    return result
+
+
+def selective_threshold(
+    scores: Floats,
+    correct: NDArray[np.bool_],
+    grid: Floats,
+    *,
+    target: float,
+    confidence: float,
+) -> float:
+    r"""The largest threshold whose risk is certified, by fixed-sequence testing.
+
+    Candidates are tested from the strictest on, each at level δ = 1 - confidence: the hypothesis
+    "more than `target` of the accepted are wrong" is rejected if the chance of so few errors
+
+    .. math:: P(\mathrm{Binomial}(n_{accepted}, target) \le errors) \le \delta.
+
+    The first candidate that fails ends the search. Since the order is fixed beforehand, the chance
+    of certifying any threshold whose risk exceeds the target is at most δ, without a union bound.
+
+    Args:
+        scores: Uncertainties of the calibration part (N,).
+        correct: Whether each answer was right (N,).
+        grid: Candidates in increasing order, from `acceptance_grid`.
+        target: Largest share of errors among the accepted.
+        confidence: 1 - δ.
+
+    Returns:
+        The threshold; -1, which accepts nothing, if not even the strictest can be certified.
+
+    Source: Angelopoulos, Bates, Candès, Jordan and Lei (2021), "Learn then Test", section 2.3;
+    exact binomial bounds after Clopper and Pearson (1934).
+    """
+    threshold = -1.0
+    for candidate in grid:
+        accepted = scores <= candidate
+        errors = int((accepted & ~correct).sum())
+        if binom.cdf(errors, int(accepted.sum()), target) > 1 - confidence:
+            break
+        threshold = float(candidate)
+    return threshold
+
+
+def conformal_threshold(probability: Floats, labels: Labels, coverage: float) -> float:
+    """The threshold of split conformal prediction with the score 1 - p(true class).
+
+    It is the ⌈(n + 1) · coverage⌉-th smallest score, or 1 (every label stays) if n is too small.
+
+    Args:
+        probability: Predictive probabilities of the calibration part (N, C).
+        labels: Its true classes (N,).
+        coverage: Share of future pictures whose set shall hold the true class.
+
+    Source: Angelopoulos and Bates (2021), "A Gentle Introduction to Conformal Prediction",
+    section 1.
+    """
+    scores = np.sort(1 - probability[np.arange(len(labels)), labels])
+    # A hair below, so that 0.9 · 10 is not taken for 9.000000000000002 and rounded up to 10.
+    rank = math.ceil((len(scores) + 1) * coverage - 1e-9)
+    return float(scores[rank - 1]) if rank <= len(scores) else 1.0

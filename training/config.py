@@ -1,0 +1,82 @@
+"""What a training run does unless told otherwise, for each data set."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from model.architecture import Conv, ModelConfig
+from training.augment import AffineAugmentation
+from training.data import Digits, Mnist
+from training.fit import FitConfig
+
+__all__ = ["PRESETS", "RuleConfig", "RunConfig"]
+
+
+@dataclass(frozen=True)
+class RuleConfig:
+    """What the calibrated rules shall promise.
+
+    Attributes:
+        target: Largest share of wrong answers among the accepted.
+        confidence: Probability with which that holds.
+        coverage: Share of pictures whose conformal set holds the true class.
+    """
+
+    target: float
+    confidence: float
+    coverage: float
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run.
+
+    Attributes:
+        output: Where the checkpoint goes.
+        population: What the calibration pictures are, for the user of the guarantee.
+        model: Architecture and prior.
+        fit: How to fit.
+        rules: What the rules shall promise.
+        n_draws: Draws used for calibration and evaluation, and expected of the service.
+        draw_seed: Seed of the posterior's draws.
+        validation_draws: Draws used for the glance at the validation part after each epoch.
+        least_accuracy: Validation accuracy below which nothing is written without `--force`.
+    """
+
+    output: Path
+    population: str
+    fit: FitConfig
+    rules: RuleConfig
+    least_accuracy: float
+    model: ModelConfig = field(default_factory=ModelConfig)
+    n_draws: int = 100
+    draw_seed: int = 20260101
+    validation_draws: int = 8
+
+
+PRESETS = {
+    Mnist.name: RunConfig(
+        output=Path("checkpoints/digits.safetensors"),
+        population="MNIST training pictures held aside from fitting, through the digit door",
+        fit=FitConfig(epochs=20, beta=0.02, learning_rate=4e-3),
+        rules=RuleConfig(target=0.001, confidence=0.95, coverage=0.999),
+        least_accuracy=0.95,
+    ),
+    # Its own output: a network of 800 small pictures must not take the place of the real one.
+    Digits.name: RunConfig(
+        output=Path("checkpoints/sklearn-digits.safetensors"),
+        population="scikit-learn's digits held aside from fitting, through the digit door",
+        fit=FitConfig(
+            epochs=40,
+            batch_size=32,
+            beta=0.02,
+            learning_rate=5e-3,
+            augmentation=AffineAugmentation(8.0, 0.08, 0.1, 1.0),
+        ),
+        rules=RuleConfig(target=0.05, confidence=0.95, coverage=0.95),
+        least_accuracy=0.90,
+        model=ModelConfig(
+            convs=(Conv(8, 5, pool=True), Conv(16, 3), Conv(16, 3, pool=True)), hidden=(32,)
+        ),
+    ),
+}
+"""The settings of `python -m training.run --dataset NAME`; options change single values."""

@@ -1,0 +1,266 @@
+"""One training run from data to checkpoint: fit, calibrate, evaluate, write."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from model.checkpoint import Checkpoint, save_checkpoint
+from model.decision import ConformalRule, SelectiveRule, uncertainty_score
+from model.engine import Device, make_engine
+from model.posterior import Posterior
+from model.uncertainty import PredictiveSummary, softmax
+from training.calibrate import (
+    acceptance_grid,
+    choose_score,
+    conformal_threshold,
+    selective_threshold,
+)
+from training.config import RunConfig
+from training.data import SPLIT_SEED, Source, Split, split, through_door
+from training.evaluate import answer_all
+from training.fit import EpochSummary, Fitter
+from training.metrics import error_rate, measure, nll
+from training.resume import UnfinishedRun
+
+__all__ = ["FloorError", "train"]
+
+_VERSIONED = ("maybe-neural-network", "torch", "torchvision", "numpy", "pillow", "safetensors")
+
+
+class FloorError(Exception):
+    """The result is below a quality floor and was not written."""
+
+
+def train(
+    source: Source,
+    config: RunConfig,
+    *,
+    device: torch.device,
+    force: bool = False,
+    fresh: bool = False,
+) -> Checkpoint:
+    """One whole run: data, fit, calibration, evaluation, checkpoint.
+
+    Args:
+        source: The data.
+        config: What to do.
+        device: Where to fit.
+        force: Write even below the accuracy floor; weights that are not finite are never written.
+        fresh: Discard an unfinished run instead of continuing it.
+
+    Returns:
+        What was written to `config.output`.
+
+    Raises:
+        DataNotFoundError: If the data is not to be had; nothing is written.
+        UnfinishedRunError: If there is an unfinished run with other settings.
+        FloorError: If the result is below a floor; it is not written.
+        OSError: If the output cannot be written.
+    """
+    started = time.monotonic()
+    _check_writable(config.output.parent)
+    parts = split(
+        source.train(), n_validation=source.n_validation, n_calibration=source.n_calibration
+    )
+    provenance = _provenance(source, parts, config, device)
+    unfinished = UnfinishedRun(
+        config.output,
+        {key: provenance[key] for key in ("data", "architecture", "fit", "device", "versions")},
+    )
+    if fresh:
+        unfinished.discard()
+    validation = through_door(parts.validation, "validation")
+    fitter, history = _fit(parts, validation, config, device, unfinished)
+
+    posterior = Posterior(config.model, *_posterior_arrays(fitter), seed=config.draw_seed)
+    _check_finite(posterior)
+    where: Device = "cuda" if device.type == "cuda" else "cpu"
+    engine = make_engine(posterior, n_draws=config.n_draws, device=where)
+    on_validation = answer_all(engine, validation, config.n_draws, "validation")
+    accuracy = 1 - error_rate(on_validation.probability, parts.validation.labels)
+    if accuracy < config.least_accuracy and not force:
+        raise FloorError(
+            f"validation accuracy {100 * accuracy:.2f} % is below the floor of "
+            f"{100 * config.least_accuracy:.0f} %; --force writes it anyway"
+        )
+
+    calibration = through_door(parts.calibration, "calibration")
+    on_calibration = answer_all(engine, calibration, config.n_draws, "calibration")
+    selective, conformal = _calibrate(parts, on_validation, on_calibration, config)
+    test = source.test()
+    on_test = answer_all(engine, through_door(test, "test"), config.n_draws, "test")
+    provenance["data"]["test_sha256"] = test.sha256()
+    checkpoint = Checkpoint(
+        name="digits",
+        posterior=posterior,
+        digest=posterior.digest(),
+        selective=selective,
+        conformal=conformal,
+        metrics={
+            name: measure(summary, part.labels, selective, conformal)
+            for name, summary, part in (
+                ("validation", on_validation, parts.validation),
+                ("calibration", on_calibration, parts.calibration),
+                ("test", on_test, test),
+            )
+        },
+        training={
+            **provenance,
+            "epochs": [asdict(summary) for summary in history],
+            "seconds": round(time.monotonic() - started, 1),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    )
+    save_checkpoint(checkpoint, config.output)
+    unfinished.discard()
+    return checkpoint
+
+
+def _fit(
+    parts: Split,
+    validation: NDArray[np.uint8],
+    config: RunConfig,
+    device: torch.device,
+    unfinished: UnfinishedRun,
+) -> tuple[Fitter, list[EpochSummary]]:
+    """Fit epoch by epoch with a progress bar, saving the state after each."""
+    fitter = Fitter(
+        config.model,
+        config.fit,
+        _as_input(through_door(parts.fit, "fit")),
+        torch.from_numpy(parts.fit.labels),
+        device,
+    )
+    history = unfinished.restore(fitter)
+    if history:
+        print(f"continuing the unfinished run after epoch {fitter.epoch} of {config.fit.epochs}")
+    while fitter.epoch < config.fit.epochs:
+        title = f"epoch {fitter.epoch + 1}/{config.fit.epochs}"
+        steps = []
+        with tqdm(total=fitter.steps_per_epoch, desc=title, disable=None, leave=False) as bar:
+            for step_nll, step_kl in fitter.run_epoch():
+                steps.append((step_nll, step_kl))
+                bar.set_postfix_str(f"NLL {step_nll:.3f}, KL {step_kl:,.0f} nats", refresh=False)
+                bar.update()
+        history.append(fitter.summarise(steps))
+        unfinished.save(fitter, history)
+        glance = _glance(fitter, validation, parts.validation.labels, config.validation_draws)
+        print(
+            f"{title}: NLL {history[-1].nll:.4f}, KL {history[-1].kl:,.0f} nats, "
+            f"validation error {100 * glance[0]:.2f} %, NLL {glance[1]:.4f}",
+            flush=True,
+        )
+    return fitter, history
+
+
+@torch.inference_mode()
+def _glance(
+    fitter: Fitter, inputs: NDArray[np.uint8], labels: NDArray[np.int64], n_draws: int
+) -> tuple[float, float]:
+    """Validation error and NLL with a few draws, from a generator of its own."""
+    device = next(fitter.network.parameters()).device
+    generator = torch.Generator(device).manual_seed(0)
+    images = _as_input(inputs).to(device)
+    total = np.zeros((len(labels), fitter.network.config.n_classes))
+    for _ in range(n_draws):
+        weights = fitter.network.sample(generator)
+        logits = torch.cat([fitter.network(batch, weights) for batch in torch.split(images, 1000)])
+        total += softmax(logits.cpu().numpy())
+    return error_rate(total, labels), nll(total / n_draws, labels)
+
+
+def _calibrate(
+    parts: Split,
+    on_validation: PredictiveSummary,
+    on_calibration: PredictiveSummary,
+    config: RunConfig,
+) -> tuple[SelectiveRule, ConformalRule]:
+    """The score from the validation part, the thresholds from the calibration part."""
+    labels = parts.calibration.labels
+    score = choose_score(on_validation, parts.validation.labels)
+    threshold = selective_threshold(
+        uncertainty_score(on_calibration, score),
+        on_calibration.probability.argmax(axis=1) == labels,
+        acceptance_grid(uncertainty_score(on_validation, score)),
+        target=config.rules.target,
+        confidence=config.rules.confidence,
+    )
+    selective = SelectiveRule(
+        score=score,
+        threshold=threshold,
+        target=config.rules.target,
+        confidence=config.rules.confidence,
+        n_calibration=len(labels),
+        n_draws=config.n_draws,
+        population=config.population,
+    )
+    coverage = config.rules.coverage
+    threshold = conformal_threshold(on_calibration.probability, labels, coverage)
+    return selective, ConformalRule(coverage, threshold, len(labels))
+
+
+def _check_finite(posterior: Posterior) -> None:
+    for arrays in (posterior.mean, posterior.scale):
+        for name, values in arrays.items():
+            if not np.isfinite(values).all():
+                raise FloorError(f"{name} is not finite: the fit has diverged; lower its step size")
+
+
+def _provenance(
+    source: Source, parts: Split, config: RunConfig, device: torch.device
+) -> dict[str, Any]:
+    """Everything that decided this run, as plain JSON values."""
+    values = {
+        "dataset": source.name,
+        "data": {
+            name: {"n": len(part), "sha256": part.sha256()}
+            for name, part in (
+                ("fit", parts.fit),
+                ("validation", parts.validation),
+                ("calibration", parts.calibration),
+            )
+        }
+        | {"split_seed": SPLIT_SEED},
+        "architecture": config.model.to_dict(),
+        "fit": asdict(config.fit),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in _VERSIONED},
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain
+
+
+def _as_input(pixels: NDArray[np.uint8]) -> torch.Tensor:
+    return torch.from_numpy(pixels).float()[:, None] / 255
+
+
+def _posterior_arrays(
+    fitter: Fitter,
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
+    mean, scale = fitter.network.posterior()
+    return (
+        {name: tensor.numpy() for name, tensor in mean.items()},
+        {name: tensor.numpy() for name, tensor in scale.items()},
+    )
+
+
+def _check_writable(folder: Path) -> None:
+    """Find out before the fit, not after it, that the result cannot be written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".writable-{os.getpid()}"
+    probe.touch()
+    probe.unlink()

@@ -1,0 +1,162 @@
+"""`python -m training.run`: fit, calibrate, evaluate, and write a checkpoint.
+
+Exit codes: 0 written; 1 could not be written; 2 no data or an option that cannot be used;
+3 below a quality floor, nothing written; 130 interrupted, the last whole epoch kept.
+"""
+
+import argparse
+import math
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import torch
+
+from model.checkpoint import SHIPPED, Checkpoint, load_checkpoint
+from model.errors import CheckpointError
+from training.config import PRESETS, RunConfig
+from training.data import DataNotFoundError, Mnist
+from training.evaluate import format_table
+from training.options import add_data_options, add_device_option, data_source
+from training.pipeline import FloorError, train
+from training.resume import UnfinishedRunError
+
+__all__ = ["main"]
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.run",
+        description="Train, calibrate and evaluate a Bayesian digit reader, and write its weights.",
+    )
+    add_data_options(parser)
+    add_device_option(parser)
+    parser.add_argument("--output", type=Path, help="default: checkpoints/digits.safetensors")
+    parser.add_argument("--epochs", type=_positive, help="passes over the fit part")
+    parser.add_argument("--batch-size", type=_positive, help="pictures per step")
+    parser.add_argument("--learning-rate", type=float, help="largest step of Adam")
+    parser.add_argument("--beta", type=float, help="weight of the KL term; 1 is the ELBO")
+    parser.add_argument("--prior-scale", type=float, help="standard deviation of the prior")
+    parser.add_argument("--seed", type=int, help="seed of the fit")
+    parser.add_argument("--target-risk", type=float, help="largest share of errors if accepted")
+    parser.add_argument("--coverage", type=float, help="coverage of the prediction sets")
+    parser.add_argument("--force", action="store_true", help="write even below a quality floor")
+    parser.add_argument("--fresh", action="store_true", help="discard an unfinished run")
+    return parser.parse_args(arguments)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def _configure(options: argparse.Namespace) -> RunConfig:
+    """The data set's preset with the given options in place."""
+    preset = PRESETS[options.dataset or Mnist.name]
+
+    def given(**values: Any) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if value is not None}
+
+    for name in ("learning_rate", "beta", "prior_scale", "target_risk", "coverage"):
+        value = getattr(options, name)
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 0, not {value}")
+    return replace(
+        preset,
+        output=options.output or preset.output,
+        fit=replace(
+            preset.fit,
+            **given(
+                epochs=options.epochs,
+                batch_size=options.batch_size,
+                learning_rate=options.learning_rate,
+                beta=options.beta,
+                seed=options.seed,
+            ),
+        ),
+        model=replace(preset.model, **given(prior_scale=options.prior_scale)),
+        rules=replace(preset.rules, **given(target=options.target_risk, coverage=options.coverage)),
+    )
+
+
+def _device(name: str) -> torch.device:
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ValueError("--device cuda: PyTorch finds no CUDA device")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def _report(checkpoint: Checkpoint, config: RunConfig, dataset: str) -> None:
+    """Say what was written, how good it is, and what a shorter run has cost."""
+    print(f"\n{format_table(checkpoint.metrics)}\n")
+    rule = checkpoint.selective
+    if rule.threshold < 0:
+        print(
+            f"No answer will be accepted: a risk of at most {100 * rule.target:g} % could not be "
+            f"certified on {rule.n_calibration:,} pictures."
+        )
+    usual = PRESETS[dataset].fit.epochs
+    if config.fit.epochs < usual:
+        print(
+            f"A short run, {config.fit.epochs} of the usual {usual} epochs: validation error "
+            f"{_percent(checkpoint.metrics)}{_shipped_error(dataset)}."
+        )
+    print(
+        f"wrote {config.output} (version {checkpoint.version(config.n_draws)}, "
+        f"test error {_percent(checkpoint.metrics, 'test')})"
+    )
+
+
+def _shipped_error(dataset: str) -> str:
+    with suppress(CheckpointError):
+        shipped = load_checkpoint(SHIPPED)
+        if shipped.training.get("dataset") == dataset:
+            return f" where the shipped weights have {_percent(shipped.metrics)}"
+    return ""
+
+
+def _percent(metrics: Any, part: str = "validation") -> str:
+    return f"{100 * metrics[part]['error']:.2f} %"
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = _parse(arguments)
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        config = _configure(options)
+        dataset = options.dataset or Mnist.name
+        source = data_source(dataset, options.data_dir)
+        device = _device(options.device)
+        checkpoint = train(source, config, device=device, force=options.force, fresh=options.fresh)
+    except (DataNotFoundError, UnfinishedRunError, ValueError) as error:
+        return _fail(error, 2)
+    except FloorError as error:
+        return _fail(f"{error}. {config.output} was left as it was.", 3)
+    except (OSError, CheckpointError) as error:
+        return _fail(f"could not write {config.output}: {error}", 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command continues after the last whole epoch", 130)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    _report(checkpoint, config, dataset)
+    return 0
+
+
+def _fail(message: object, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
