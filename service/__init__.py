@@ -1,0 +1,6 @@
+"""The HTTP service: settings → app → routes → lanes. `create_app` is the way in."""
+
+from service.app import create_app
+from service.settings import Settings
+
+__all__ = ["Settings", "create_app"]

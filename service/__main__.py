@@ -1,0 +1,50 @@
+"""`python -m service`: listen, load the weights, answer."""
+
+import logging
+import sys
+
+import uvicorn
+from pydantic import ValidationError
+
+from service.app import create_app
+from service.settings import Settings
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    """Run the service until it is told to stop; returns its exit code."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for fault in error.errors():
+            name = "MNN_" + "_".join(str(part) for part in fault["loc"]).upper()
+            print(f"error: {name}={fault['input']!r}: {fault['msg']}", file=sys.stderr)  # noqa: T201
+        return 2
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
+    )
+    failed = False
+
+    def stop() -> None:
+        nonlocal failed
+        failed = True
+        server.should_exit = True
+
+    app = create_app(settings, on_failed_start=stop)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_level=settings.log_level,
+            log_config=None,
+            server_header=False,
+        )
+    )
+    server.run()
+    return 1 if failed or not server.started else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

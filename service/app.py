@@ -1,0 +1,84 @@
+"""The application: this module only assembles."""
+
+import asyncio
+import importlib.metadata
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from model.errors import CheckpointError
+from service import problems
+from service.guard import Guard
+from service.holder import ModelHolder, load_served, n_lanes
+from service.lanes import Lanes
+from service.routes import operations, predict
+from service.settings import Settings
+
+__all__ = ["create_app"]
+
+_log = logging.getLogger("service")
+
+
+def create_app(
+    settings: Settings | None = None, *, on_failed_start: Callable[[], None] | None = None
+) -> FastAPI:
+    """Make the application; the model is loaded in the background once it starts.
+
+    Until then `GET /health/ready` answers 503. If the weights cannot be used, the reason is
+    logged and the application never becomes ready.
+
+    Args:
+        settings: Read from the environment if None.
+        on_failed_start: Called when the weights cannot be used, so that the server can stop.
+    """
+    settings = settings or Settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.create_task(_load(app, on_failed_start))
+        try:
+            yield
+        finally:
+            loading.cancel()
+            app.state.holder.served = None
+            if app.state.lanes is not None:
+                await asyncio.to_thread(app.state.lanes.close)
+
+    app = FastAPI(
+        title="Maybe Neural Network",
+        summary="Reads a handwritten digit and says how sure it is.",
+        version=importlib.metadata.version("maybe-neural-network"),
+        lifespan=lifespan,
+    )
+    app.state.settings = settings
+    app.state.holder = ModelHolder()
+    app.state.lanes = None  # made with the model, since their number depends on its device
+    problems.add_handlers(app)
+    app.include_router(predict.router)
+    app.include_router(operations.router)
+    app.add_middleware(
+        Guard,
+        max_upload_bytes=settings.max_upload_bytes,
+        max_body_bytes=settings.max_body_bytes,
+        body_timeout_s=settings.body_timeout_s,
+    )
+    return app
+
+
+async def _load(app: FastAPI, on_failed_start: Callable[[], None] | None) -> None:
+    settings: Settings = app.state.settings
+    try:
+        served = await asyncio.to_thread(load_served, settings)
+    except (CheckpointError, RuntimeError) as error:
+        _log.error("cannot serve: %s", error)
+        if on_failed_start is not None:
+            on_failed_start()
+        return
+    app.state.lanes = Lanes(
+        n_lanes(settings, served.classifier.engine.device),
+        settings.queue,
+        settings.request_timeout_s,
+    )
+    app.state.holder.served = served

@@ -1,0 +1,170 @@
+"""What surrounds every request: its id, its timing, the bounds of its body, and the last net.
+
+Plain ASGI rather than a Starlette middleware class, because it must stand outside everything else
+and count the body's bytes as they arrive, before any form is parsed.
+"""
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service import problems
+from service.problems import ProblemError
+
+__all__ = ["Guard", "Timing"]
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_FORM_OVERHEAD = 64 * 1024  # boundaries and part headers around one file
+_LINGER_BYTES = 64 * 2**20
+
+_log = logging.getLogger("service")
+
+
+@dataclass
+class Timing:
+    """Where a request's time went, in milliseconds; routes fill in what they know."""
+
+    queue_ms: float = 0.0
+    compute_ms: float = 0.0
+
+
+class Guard:
+    """Wrap an ASGI application.
+
+    Args:
+        app: The application.
+        max_upload_bytes: Largest file; a body may be larger by the form around it.
+        max_body_bytes: Largest body of a batch.
+        body_timeout_s: Seconds within which a body must arrive.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, max_upload_bytes: int, max_body_bytes: int, body_timeout_s: float
+    ) -> None:
+        """Wrap the application; see the class."""
+        self._app = app
+        self._max_upload_bytes = max_upload_bytes
+        self._max_body_bytes = max_body_bytes
+        self._body_timeout_s = body_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (other ASGI events pass through)."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        timing = Timing()
+        headers = Headers(scope=scope)
+        request_id = headers.get("x-request-id", "")
+        if not _SANE_ID.fullmatch(request_id):
+            request_id = uuid.uuid4().hex
+        scope.setdefault("state", {}).update(request_id=request_id, timing=timing)
+        begun = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                total_ms = 1000 * (time.perf_counter() - started)
+                out = MutableHeaders(scope=message)
+                out["X-Request-ID"] = request_id
+                out["Server-Timing"] = (
+                    f"queue;dur={timing.queue_ms:.2f}, compute;dur={timing.compute_ms:.2f}, "
+                    f"total;dur={total_ms:.2f}"
+                )
+            await send(message)
+
+        body = _BoundedBody(receive, self._limit(scope["path"]), self._body_timeout_s, headers)
+        try:
+            await self._app(scope, body.receive, send_with_headers)
+        except Exception:
+            # Whatever went wrong is ours to find by its id; the client learns no more than that.
+            _log.exception("request %s failed", request_id)
+            if begun:
+                raise
+            answer = problems.response(
+                request_id,
+                500,
+                "The fault has been logged with this request's id; the request may be tried again.",
+            )
+            await answer(scope, receive, send_with_headers)
+
+    def _limit(self, path: str) -> int:
+        if path.rstrip("/").endswith("/batch"):
+            return self._max_body_bytes
+        return min(self._max_upload_bytes + _FORM_OVERHEAD, self._max_body_bytes)
+
+
+class _BoundedBody:
+    """The receive channel of one request, counting bytes and time."""
+
+    def __init__(self, receive: Receive, limit: int, timeout_s: float, headers: Headers) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._deadline = asyncio.get_running_loop().time() + timeout_s
+        self._timeout_s = timeout_s
+        self._received = 0
+        self._complete = False
+        declared = headers.get("content-length", "")
+        self._declared = int(declared) if declared.isdecimal() else None
+        self._waits_for_go_ahead = headers.get("expect", "").lower() == "100-continue"
+
+    async def receive(self) -> Message:
+        """The next message.
+
+        Raises:
+            ProblemError: 413 if the body is too large, 408 if it comes too slowly.
+        """
+        if self._complete:
+            return await self._receive()  # only the news that the client has left
+        if self._declared is not None and self._declared > self._limit:
+            await self._refuse(self._declared)
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            raise ProblemError(
+                408,
+                f"The body did not arrive within {self._timeout_s:g} s; send it faster or smaller.",
+                {"Connection": "close"},
+            ) from None
+        if message["type"] == "http.request":
+            self._received += len(message.get("body", b""))
+            self._complete = not message.get("more_body", False)
+            if self._received > self._limit:
+                await self._refuse(None)
+        return message
+
+    async def _refuse(self, declared: int | None) -> None:
+        """Answer 413, having read (and dropped) what the client is still sending, within bounds.
+
+        A server that closes while the client writes resets the connection, and the client may
+        never see the answer.
+        """
+        if not (self._waits_for_go_ahead and self._received == 0):
+            await self._drop(declared)
+        size = f"{declared:,}" if declared is not None else "more"
+        raise ProblemError(
+            413,
+            f"The body has {size} bytes, allowed are {self._limit:,}; send a smaller file.",
+            {"Connection": "close"},
+        )
+
+    async def _drop(self, declared: int | None) -> None:
+        if declared is not None and declared > _LINGER_BYTES:
+            return
+        dropped = 0
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                while not self._complete and dropped <= _LINGER_BYTES:
+                    message = await self._receive()
+                    dropped += len(message.get("body", b""))
+                    self._complete = not message.get("more_body", False)
+        except TimeoutError:
+            return

@@ -1,0 +1,102 @@
+"""The model being served: which weights, and whether they are ready."""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from model.checkpoint import SHIPPED
+from model.classifier import Classifier, load
+from model.door import SIDE
+from model.errors import CheckpointError
+from service.lanes import usable_cores
+from service.problems import ProblemError
+from service.settings import Settings
+
+__all__ = ["ModelHolder", "Served", "load_served"]
+
+_log = logging.getLogger("service")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A loaded and warm model, and where it came from."""
+
+    classifier: Classifier
+    source: Literal["shipped", "file"]
+
+
+class ModelHolder:
+    """The one reference that routes read: the served model, once there is one."""
+
+    def __init__(self) -> None:
+        """Hold nothing yet."""
+        self.served: Served | None = None
+
+    def get(self) -> Served:
+        """The served model.
+
+        Raises:
+            ProblemError: 503 while there is none.
+        """
+        if self.served is None:
+            raise ProblemError(
+                503, "The model is being loaded; try again in a second.", {"Retry-After": "1"}
+            )
+        return self.served
+
+
+def load_served(settings: Settings) -> Served:
+    """Load, check and warm the weights that the settings name.
+
+    Raises:
+        CheckpointError: If the weights cannot be used.
+        RuntimeError: If the device is not available.
+    """
+    started = time.perf_counter()
+    path, source = _choose(settings)
+    classifier = load(path, n_draws=settings.draws, device=settings.device, threads=1)
+    classifier.probabilities(np.zeros((1, SIDE, SIDE), np.uint8))
+    checkpoint = classifier.checkpoint
+    _log.info(
+        "serving %s %s (%s) with %d draws by %s on %s, ready after %.1f s",
+        checkpoint.name,
+        classifier.version,
+        "shipped" if source == "shipped" else path,
+        settings.draws,
+        classifier.engine.name,
+        classifier.engine.device,
+        time.perf_counter() - started,
+    )
+    if settings.draws != checkpoint.selective.n_draws:
+        _log.warning(
+            "answers use %d draws, the decision was calibrated with %d: none is marked calibrated",
+            settings.draws,
+            checkpoint.selective.n_draws,
+        )
+    if not classifier.draws_reproduced:
+        _log.warning(
+            "this installation draws other networks than the one that calibrated the decision: "
+            "no answer is marked calibrated"
+        )
+    return Served(classifier, source)
+
+
+def n_lanes(settings: Settings, device: str) -> int:
+    """As many lanes as asked for; else one per core, or one for a CUDA device."""
+    return settings.lanes or (1 if device == "cuda" else usable_cores())
+
+
+def _choose(settings: Settings) -> tuple[Path, Literal["shipped", "file"]]:
+    if settings.checkpoint.exists():
+        return settings.checkpoint, "file"
+    if not settings.allow_shipped:
+        raise CheckpointError(
+            f"{settings.checkpoint}: there is no such file, and MNN_ALLOW_SHIPPED is false"
+        )
+    if "checkpoint" in settings.model_fields_set:
+        _log.warning("%s does not exist: serving the shipped weights", settings.checkpoint)
+    return SHIPPED, "shipped"

@@ -1,0 +1,147 @@
+"""Errors as RFC 9457 problems: what was wrong, what was expected, what to do."""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from model.errors import (
+    CorruptPictureError,
+    PictureError,
+    PictureTooLargeError,
+    RequestError,
+    UnsupportedFormatError,
+)
+
+__all__ = ["Problem", "ProblemError", "add_handlers", "from_picture", "problem", "responses"]
+
+MEDIA_TYPE = "application/problem+json"
+
+TITLES = {
+    404: "Not found",
+    405: "Method not allowed",
+    408: "The body came too slowly",
+    413: "Too large",
+    415: "Not a picture format that is read here",
+    422: "The request cannot be answered",
+    429: "Too many pictures are waiting",
+    500: "A fault of this service",
+    503: "Not ready",
+    504: "Not answered in time",
+}
+
+_log = logging.getLogger("service")
+
+
+class Problem(BaseModel):
+    """An error body, `application/problem+json`."""
+
+    type: str = Field("about:blank", description="Always `about:blank`: the status says it all.")
+    title: str = Field(description="The kind of problem; the same text for the same status.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What was wrong, what was expected, what to do.")
+    request_id: str = Field(description="The `X-Request-ID` of this request.")
+
+
+class ProblemError(HTTPException):
+    """An answer other than success, raised anywhere below a route.
+
+    It is an `HTTPException` because FastAPI passes those through its body parsing unchanged.
+    """
+
+
+def problem(request_id: str, status: int, detail: str) -> Problem:
+    """The body for a status."""
+    title = TITLES.get(status, HTTPStatus(status).phrase)
+    return Problem(
+        type="about:blank", title=title, status=status, detail=detail, request_id=request_id
+    )
+
+
+def response(
+    request_id: str, status: int, detail: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """The response for a status."""
+    body = problem(request_id, status, detail).model_dump()
+    return JSONResponse(body, status, dict(headers or {}), MEDIA_TYPE)
+
+
+def from_picture(error: PictureError) -> ProblemError:
+    """The answer to a picture that cannot be read."""
+    statuses: dict[type[PictureError], tuple[int, str]] = {
+        PictureTooLargeError: (413, "Send a smaller picture."),
+        UnsupportedFormatError: (415, "Send PNG, JPEG, WebP, BMP, GIF or TIFF."),
+        CorruptPictureError: (422, "Send the whole picture file in the part 'file'."),
+    }
+    status, advice = statuses[type(error)]
+    text = str(error)
+    return ProblemError(status, f"{text[0].upper()}{text[1:]}. {advice}")
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The declaration of these problems for the OpenAPI document of a route."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        status: {"description": TITLES[status], "content": content, "model": None}
+        for status in statuses
+    }
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Turn every exception below the app into a problem."""
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(RequestError, _on_request_error)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, HTTPException):
+        raise TypeError from error
+    status, detail = error.status_code, str(error.detail)
+    if status == 400 and not isinstance(error, ProblemError):
+        # Starlette's word for a multipart body it cannot parse; the contract knows no 400.
+        status = 413 if detail.startswith("Too many") else 422
+        detail = f"The body is not the multipart form that is expected: {detail}"
+    if status == 404 and detail == "Not Found":
+        detail = "There is nothing at this address; see /docs for what there is."
+    if status == 405:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        detail = f"{request.method} is not possible here; use {allowed}."
+    return response(_request_id(request), status, detail, error.headers)
+
+
+async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, RequestValidationError):
+        raise TypeError from error
+    return response(
+        _request_id(request), 422, " ".join(_describe(fault) for fault in error.errors())
+    )
+
+
+async def _on_request_error(request: Request, error: Exception) -> JSONResponse:
+    text = str(error)
+    return response(_request_id(request), 422, f"{text[0].upper()}{text[1:]}.")
+
+
+def _describe(fault: Mapping[str, Any]) -> str:
+    """One fault found by the framework, as a sentence that says what to do."""
+    place, *path = fault["loc"]
+    name = str(path[0]) if path else ""
+    if place == "body":
+        return (
+            f"The part '{name or 'file'}' is missing or not a file: send multipart/form-data with "
+            "the picture in it."
+        )
+    return (
+        f"The parameter '{name}' is not as expected: {fault['msg'][0].lower()}{fault['msg'][1:]}."
+    )
+
+
+def _request_id(request: Request) -> str:
+    return str(request.state.request_id)

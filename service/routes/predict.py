@@ -1,0 +1,132 @@
+"""`POST /predict` and `POST /predict/batch`: digits as pictures."""
+
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, File, Query, Request, UploadFile
+from pydantic import BaseModel, Field
+
+from model.classifier import DEFAULT_LEVEL, LEAST_DRAWS, LEAST_LEVEL, Prediction
+from model.errors import PictureError
+from service.guard import Timing
+from service.holder import Served
+from service.lanes import Done, Lanes
+from service.problems import ProblemError, from_picture, problem, responses
+from service.schemas import BatchError, BatchResponse, PredictResponse, predict_response
+from service.settings import Settings
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["digits"])
+
+_PROBLEMS = responses(408, 413, 422, 429, 500, 503, 504)
+
+
+class PredictQuery(BaseModel):
+    """What a client may ask of an answer."""
+
+    samples: int | None = Field(
+        None, ge=LEAST_DRAWS, description="Posterior draws to use, the first N; default: all held."
+    )
+    level: float = Field(
+        DEFAULT_LEVEL,
+        ge=LEAST_LEVEL,
+        lt=1,
+        description="Mass of the credible intervals, at most 1 - 2/samples.",
+    )
+    preview: bool = Field(False, description="Also return what the network saw.")
+    draws: bool = Field(False, description="Also return every draw's probabilities.")
+
+
+@router.post("/predict", responses={**_PROBLEMS, **responses(415)})
+async def predict(
+    request: Request,
+    file: Annotated[UploadFile, File(description="PNG, JPEG, WebP, BMP, GIF or TIFF.")],
+    query: Annotated[PredictQuery, Query()],
+) -> PredictResponse:
+    """Read one digit: probabilities, credible intervals, entropies and a decision."""
+    served = request.app.state.holder.get()
+    settings: Settings = request.app.state.settings
+    samples = served.classifier.check_request(query.samples, query.level)
+    _check_size(file, settings)
+    data = await file.read()
+    work = partial(_answer, served, data, samples, query.level, settings.max_pixels)
+    (done,) = await _lanes(request).run([work])
+    _record(request, [done])
+    return _response(done, served, query)
+
+
+@router.post("/predict/batch", responses=_PROBLEMS)
+async def predict_batch(
+    request: Request,
+    files: Annotated[list[UploadFile], File(description="Pictures, as for `/predict`.")],
+    query: Annotated[PredictQuery, Query()],
+) -> BatchResponse:
+    """Read several digits; a file that cannot be read is an `error` entry of its own."""
+    served = request.app.state.holder.get()
+    settings: Settings = request.app.state.settings
+    samples = served.classifier.check_request(query.samples, query.level)
+    if len(files) > settings.max_batch_files:
+        raise ProblemError(
+            413,
+            f"{len(files)} files, allowed are {settings.max_batch_files}; send several batches.",
+        )
+    results: dict[int, PredictResponse | BatchError] = {}
+    works = {}
+    for i, file in enumerate(files):
+        try:
+            _check_size(file, settings)
+        except ProblemError as error:
+            results[i] = _batch_error(request, error)
+        else:
+            data = await file.read()
+            works[i] = partial(_answer, served, data, samples, query.level, settings.max_pixels)
+    dones = await _lanes(request).run(list(works.values()))
+    _record(request, dones)
+    for i, done in zip(works, dones, strict=True):
+        try:
+            results[i] = _response(done, served, query)
+        except ProblemError as error:
+            results[i] = _batch_error(request, error)
+    return BatchResponse(results=[results[i] for i in range(len(files))])
+
+
+def _answer(served: Served, data: bytes, samples: int, level: float, max_pixels: int) -> Prediction:
+    return served.classifier.predict(data, samples=samples, level=level, max_pixels=max_pixels)
+
+
+def _response(done: Done[Prediction], served: Served, query: PredictQuery) -> PredictResponse:
+    if isinstance(done.error, PictureError):
+        raise from_picture(done.error) from done.error
+    if done.error is not None:
+        raise done.error
+    if done.result is None:
+        raise RuntimeError("a lane returned neither a result nor an error")
+    return predict_response(done.result, served, preview=query.preview, draws=query.draws)
+
+
+def _batch_error(request: Request, error: ProblemError) -> BatchError:
+    body = problem(request.state.request_id, error.status_code, str(error.detail))
+    return BatchError(error=body)
+
+
+def _check_size(file: UploadFile, settings: Settings) -> None:
+    size = file.size or 0
+    if size > settings.max_upload_bytes:
+        raise ProblemError(
+            413,
+            f"The file has {size:,} bytes, allowed are {settings.max_upload_bytes:,}; send a "
+            "smaller picture.",
+        )
+
+
+def _record(request: Request, dones: list[Done[Prediction]]) -> None:
+    """The longest wait and the sum of the work, for `Server-Timing`."""
+    timing: Timing = request.state.timing
+    timing.queue_ms = max((done.queue_ms for done in dones), default=0.0)
+    timing.compute_ms = sum(done.compute_ms for done in dones)
+
+
+def _lanes(request: Request) -> Lanes:
+    lanes: Lanes = request.app.state.lanes
+    return lanes

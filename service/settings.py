@@ -1,0 +1,61 @@
+"""Every setting of the service, read from the environment (`MNN_…`) and checked at start."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from model.classifier import DEFAULT_DRAWS, LEAST_DRAWS
+from model.door import MAX_PIXELS
+
+__all__ = ["Settings"]
+
+MIB = 2**20
+
+
+class Settings(BaseSettings):
+    """Settings of one service process; `docs/operations.md` lists them for the operator."""
+
+    model_config = SettingsConfigDict(env_prefix="MNN_", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` in a container.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severity that is logged."
+    )
+    checkpoint: Path = Field(
+        Path("checkpoints/digits.safetensors"),
+        description="Weights to serve if the file exists, else the shipped ones.",
+    )
+    allow_shipped: bool = Field(
+        True,
+        description="Whether the shipped weights may stand in for a missing checkpoint; if not, "
+        "a missing file stops the start.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where to compute; `auto` takes CUDA where it is available."
+    )
+    draws: int = Field(
+        DEFAULT_DRAWS, ge=LEAST_DRAWS, le=4096, description="Posterior draws held and used."
+    )
+    lanes: int = Field(
+        0, ge=0, le=256, description="Pictures worked on at once; 0 takes one per usable CPU core."
+    )
+    max_upload_bytes: int = Field(
+        10 * MIB, ge=1, description="Largest size of one uploaded file in bytes."
+    )
+    max_body_bytes: int = Field(
+        64 * MIB, ge=1, description="Largest size of a whole batch body in bytes."
+    )
+    max_pixels: int = Field(
+        MAX_PIXELS, ge=1, description="Most pixels of a picture, told from its header."
+    )
+    max_batch_files: int = Field(64, ge=1, description="Most files in one batch.")
+    queue: int = Field(1024, ge=1, description="Most pictures waiting; more are answered 429.")
+    request_timeout_s: float = Field(
+        10.0, gt=0, description="Seconds from a whole body to its answer; later is 504."
+    )
+    body_timeout_s: float = Field(
+        10.0, gt=0, description="Seconds within which a body must arrive; later is 408."
+    )
