@@ -1,0 +1,53 @@
+"""What is not documented does not exist: settings, problems, links."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from service.problems import TITLES
+from service.settings import Settings
+from tests.conftest import ROOT
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+
+
+def rows() -> dict[str, tuple[str, str]]:
+    found = re.findall(r"^\| `(MNN_[A-Z_]+)` \| `([^`]*)` \| (.*) \|$", OPERATIONS, re.MULTILINE)
+    return {name: (default, meaning) for name, default, meaning in found}
+
+
+def test_every_setting_is_documented_with_its_default_and_meaning() -> None:
+    expected = {}
+    for name, field in Settings.model_fields.items():
+        default = str(field.default)
+        if isinstance(field.default, bool):
+            default = default.lower()
+        expected[f"MNN_{name.upper()}"] = (default, field.description)
+    assert rows() == expected
+
+
+def test_every_status_is_documented() -> None:
+    documented = {int(s) for s in re.findall(r"\b([45]\d\d)\b", OPERATIONS)}
+    assert documented >= set(TITLES)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_to_files_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_functions_and_tests_named_in_documents_exist(path: Path) -> None:
+    code = "\n".join(
+        p.read_text()
+        for room in ("model", "service", "training", "tests")
+        for p in (ROOT / room).rglob("*.py")
+    )
+    for name in re.findall(r"`(test_\w+)`", path.read_text()):
+        assert f"def {name}(" in code, name
+    for name in re.findall(r"`(?:model|training|service)(?:\.\w+)*\.(\w+)`", path.read_text()):
+        assert re.search(rf"\b{name}\b", code) or (ROOT / "model" / f"{name}.py").exists(), name
