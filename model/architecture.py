@@ -55,8 +55,10 @@ class ModelConfig:
         """
         sizes = [c.channels for c in self.convs] + [c.kernel for c in self.convs]
         sizes += [*self.hidden, self.image_size]
-        if min(sizes) < 1:
-            raise ValueError(f"every size must be at least 1: {self}")
+        if not all(type(size) is int and size >= 1 for size in sizes):
+            raise ValueError(f"every size must be a whole number of at least 1: {self}")
+        if not all(type(conv.pool) is bool for conv in self.convs):
+            raise ValueError(f"pool must be true or false: {self}")
         if not (math.isfinite(self.prior_scale) and self.prior_scale > 0):
             raise ValueError(f"prior_scale must be a positive number, not {self.prior_scale}")
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
@@ -125,7 +127,7 @@ class ModelConfig:
         try:
             known = dict(values)
             convs = tuple(Conv(**conv) for conv in known.pop("convs"))
-            hidden = tuple(int(width) for width in known.pop("hidden"))
+            hidden = tuple(known.pop("hidden"))
             labels = tuple(str(label) for label in known.pop("labels"))
             return cls(convs=convs, hidden=hidden, labels=labels, **known)
         except (KeyError, TypeError) as error:

@@ -170,6 +170,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 def _read(file: Path) -> bytes:
     try:
         size = file.stat().st_size
+        if not file.is_file():  # a device may never end
+            raise CheckpointError(f"{file}: cannot be read (not a regular file)")
         if size > _MAX_BYTES:
             raise CheckpointError(f"{file}: {size:,} bytes, expected at most {_MAX_BYTES:,}")
         return file.read_bytes()
@@ -192,6 +194,9 @@ def _from_parts(
 
     if value("format") != FORMAT:
         raise CheckpointError(f"{file}: format {value('format')!r}, expected {FORMAT!r}")
+    for key in ("metrics", "training"):
+        if not isinstance(value(key), dict):
+            raise CheckpointError(f"{file}: metadata {key!r} is {value(key)!r}, expected an object")
     contract = value("input_contract")
     if contract != INPUT_CONTRACT:
         raise CheckpointError(
@@ -229,8 +234,16 @@ def _from_parts(
 
 def _check_numbers(selective: SelectiveRule, conformal: ConformalRule) -> None:
     """Refuse metadata whose numbers are none; comparisons with them would pass in silence."""
-    if type(selective.n_draws) is not int or selective.n_draws < 2:
-        raise ValueError(f"n_draws is {selective.n_draws!r}, expected a whole number from 2")
+    counts = {
+        "n_draws": selective.n_draws,
+        "selective n_calibration": selective.n_calibration,
+        "conformal n_calibration": conformal.n_calibration,
+    }
+    for name, count in counts.items():
+        if type(count) is not int or count < 2:
+            raise ValueError(f"{name} is {count!r}, expected a whole number of at least 2")
+    if type(selective.population) is not str:
+        raise ValueError(f"population is {selective.population!r}, expected text")
     numbers = {
         "selective threshold": selective.threshold,
         "selective target": selective.target,

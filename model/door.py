@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from model.decision import Reason
 from model.errors import CorruptPictureError, PictureTooLargeError, UnsupportedFormatError
@@ -33,7 +33,30 @@ MAX_PIXELS = 25_000_000
 """Default bound on width × height of a picture, read from its header before decoding."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"GIF8", b"II*\x00", b"MM\x00*")
+_SIGNATURES = (
+    b"\x89PNG",
+    b"\xff\xd8\xff",
+    b"GIF8",
+    b"II*\x00",
+    b"MM\x00*",
+    b"II+\x00",
+    b"MM\x00+",
+)
+
+_FLOATING_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, 65535.0))
+_WHOLE_RANGES = ((0.0, 4095.0), (0.0, 65535.0))
+
+_ORIENTATION_TAG = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture of that EXIF orientation upright."""
 
 _WORKING_SIDE = 512  # larger pictures are reduced first; the network sees 20 pixels of them
 _LEAST_CONTRAST = 24.0  # grey levels between paper and ink below which there is no ink
@@ -101,7 +124,8 @@ def open_array(array: ArrayLike) -> DigitImage:
     if colour:
         picture = Image.fromarray(np.asarray(values * (255 / top), np.uint8))
         return _prepare(_grey(picture))
-    return _prepare(_shrunk(np.asarray(values, np.float32) * np.float32(255 / top)))
+    grey = Image.fromarray(np.asarray(values, np.float32) * np.float32(255 / top))
+    return _prepare(np.asarray(_shrunk(grey), np.float32))
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32]:
@@ -120,27 +144,58 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32]:
     """
     if not data:
         raise CorruptPictureError("the file is empty")
-    try:
-        picture: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureTooLargeError(f"the picture has more than {max_pixels:,} pixels") from error
-    except Exception as error:
-        if data.startswith(_SIGNATURES) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
-            raise CorruptPictureError("the picture's header is truncated or damaged") from error
-        raise UnsupportedFormatError(
-            f"not a picture in one of the accepted formats ({', '.join(FORMATS)})"
-        ) from error
-    with picture:
-        width, height = picture.size
-        if width * height > max_pixels:
-            raise PictureTooLargeError(
-                f"the picture has {width:,} × {height:,} pixels, more than {max_pixels:,} in all"
-            )
+    _check_pixels(_png_size(data), max_pixels)
+    with _open_header(data) as picture:
+        _check_pixels(picture.size, max_pixels)
         with _damage_reported():
+            if picture.format == "PNG":
+                # Pillow decodes damaged pixels without a word; this compares every checksum.
+                _open_header(data).verify()
             # JPEG can be decoded straight to a half, quarter or eighth of its size.
             picture.draft("L", (_WORKING_SIDE, _WORKING_SIDE))
             picture.load()
             return _grey(picture)
+
+
+def _open_header(data: bytes) -> Image.Image:
+    """Open a picture without decoding it."""
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureTooLargeError(
+            "the picture has too many pixels to be decoded safely"
+        ) from error
+    except Exception as error:
+        if _has_known_signature(data):
+            raise CorruptPictureError("the picture's header is truncated or damaged") from error
+        raise UnsupportedFormatError(
+            f"not a picture in one of the accepted formats ({', '.join(FORMATS)})"
+        ) from error
+
+
+def _has_known_signature(data: bytes) -> bool:
+    """Whether the bytes begin as one of the accepted formats does."""
+    webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    bitmap = data[:2] == b"BM" and data[6:10] == bytes(4)  # two letters alone may be a text
+    return webp or bitmap or data.startswith(_SIGNATURES)
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    """Width and height from a PNG's first chunk, (0, 0) for anything else.
+
+    Pillow says nothing of the size of a file that ends after its header.
+    """
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR" or len(data) < 24:
+        return 0, 0
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+
+
+def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise PictureTooLargeError(
+            f"the picture has {width:,} × {height:,} pixels, more than {max_pixels:,} in all"
+        )
 
 
 @contextmanager
@@ -155,32 +210,55 @@ def _damage_reported() -> Iterator[None]:
 
 
 def _grey(picture: Image.Image) -> NDArray[np.float32]:
-    """Any mode and depth to upright grey values from 0 to 255."""
-    picture = ImageOps.exif_transpose(picture)
+    """Any mode and depth to upright grey values from 0 to 255, reduced to the working size."""
     if picture.mode.startswith(("I", "F")):
-        return _shrunk(_deep_grey(picture))
-    if picture.has_transparency_data:
-        picture = _opaque(picture.convert("RGBA"))
-    return _shrunk(np.asarray(picture.convert("L"), np.float32))
+        grey = _shrunk(Image.fromarray(_deep_grey(picture)))
+    elif picture.has_transparency_data:
+        # Reduced with colours weighted by their opacity (mode RGBa), then laid on paper.
+        grey = _opaque(_shrunk(picture.convert("RGBA").convert("RGBa")).convert("RGBA")).convert(
+            "L"
+        )
+    else:
+        grey = _shrunk(picture.convert("L"))
+    orientation = _orientation(picture)
+    if orientation in _TURNS:
+        grey = grey.transpose(_TURNS[orientation])
+    return np.asarray(grey, np.float32)
+
+
+def _orientation(picture: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) where there is none or it cannot be read."""
+    try:
+        return int(picture.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # noqa: BLE001 - damaged notes about a picture do not damage the picture
+        return 1
 
 
 def _deep_grey(picture: Image.Image) -> NDArray[np.float32]:
-    """16-bit, 32-bit and floating point grey to 0 to 255, by the depth that the values use.
+    """16-bit, 32-bit and floating point grey to 0 to 255, by the range that the values use.
 
-    Cameras and scanners put 10 or 12 bits into files of 16.
+    Cameras and scanners put 12 bits into files of 16; resampled floating point pictures overshoot
+    their range a little.
     """
     values = np.asarray(picture).astype(np.float32)
-    if not np.isfinite(values).all():
+    low, high = float(values.min()), float(values.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError("not all grey values are numbers")
-    values -= min(0.0, float(values.min()))
-    top = float(values.max())
-    depths = (1.0, 255.0, 65535.0) if picture.mode.startswith("F") else (4095.0, 65535.0)
-    depth = next((d for d in depths if top <= d), top)
-    return values * np.float32(255 / depth)
+    floating = picture.mode.startswith("F")
+    ranges = _FLOATING_RANGES if floating else _WHOLE_RANGES
+    slack = 0.25 if floating else 0.0
+    for bottom, top in (*ranges, (low, max(high, low + 1))):
+        margin = slack * (top - bottom)
+        if bottom - margin <= low and high <= top + margin:
+            break
+    grey: NDArray[np.float32] = (values.clip(bottom, top) - bottom) * np.float32(
+        255 / (top - bottom)
+    )
+    return grey
 
 
 def _opaque(picture: Image.Image) -> Image.Image:
-    """Lay transparent ink on white if it is dark, on black if it is light."""
+    """Lay an RGBA picture's ink on white if it is dark, on black if it is light."""
     alpha = np.asarray(picture.getchannel("A"), np.float32)
     luma = np.asarray(picture.convert("L"), np.float32)
     weight = alpha.sum()
@@ -189,12 +267,9 @@ def _opaque(picture: Image.Image) -> Image.Image:
     return Image.alpha_composite(paper, picture)
 
 
-def _shrunk(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+def _shrunk(picture: Image.Image) -> Image.Image:
     """Reduce by a whole factor, averaging, until both sides fit the working size."""
-    factor = -(-max(grey.shape) // _WORKING_SIDE)
-    if factor == 1:
-        return grey
-    return np.asarray(Image.fromarray(grey).reduce(factor), np.float32)
+    return picture.reduce(-(-max(picture.size) // _WORKING_SIDE))
 
 
 def _prepare(grey: NDArray[np.float32]) -> DigitImage:

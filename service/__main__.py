@@ -1,6 +1,7 @@
 """`python -m service`: listen, load the weights, answer."""
 
 import logging
+import signal
 import sys
 
 import uvicorn
@@ -42,6 +43,10 @@ def main() -> int:
             server_header=False,
         )
     )
+    # uvicorn raises the signal that stopped it once more when it is done: a stop that was asked for
+    # is no failure.
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked, lambda _signal, _frame: None)
     server.run()
     return 1 if failed or not server.started else 0
 

@@ -51,6 +51,7 @@ def create_app(
         summary="Reads a handwritten digit and says how sure it is.",
         version=importlib.metadata.version("maybe-neural-network"),
         lifespan=lifespan,
+        redirect_slashes=False,
     )
     app.state.settings = settings
     app.state.holder = ModelHolder()
@@ -71,8 +72,11 @@ async def _load(app: FastAPI, on_failed_start: Callable[[], None] | None) -> Non
     settings: Settings = app.state.settings
     try:
         served = await asyncio.to_thread(load_served, settings)
-    except (CheckpointError, RuntimeError) as error:
-        _log.error("cannot serve: %s", error)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the process must not linger
+        if isinstance(error, (CheckpointError, RuntimeError)):
+            _log.error("cannot serve: %s", error)
+        else:
+            _log.exception("cannot serve: a fault while loading the model")
         if on_failed_start is not None:
             on_failed_start()
         return

@@ -88,11 +88,7 @@ class Guard:
             _log.exception("request %s failed", request_id)
             if begun:
                 raise
-            answer = problems.response(
-                request_id,
-                500,
-                "The fault has been logged with this request's id; the request may be tried again.",
-            )
+            answer = problems.response(request_id, 500, problems.FAULT)
             await answer(scope, receive, send_with_headers)
 
     def _limit(self, path: str) -> int:
@@ -149,10 +145,10 @@ class _BoundedBody:
         """
         if not (self._waits_for_go_ahead and self._received == 0):
             await self._drop(declared)
-        size = f"{declared:,}" if declared is not None else "more"
+        size = f"{declared:,} bytes" if declared is not None else "too many bytes"
         raise ProblemError(
             413,
-            f"The body has {size} bytes, allowed are {self._limit:,}; send a smaller file.",
+            f"The body has {size}; at most {self._limit:,} are allowed. Send a smaller file.",
             {"Connection": "close"},
         )
 

@@ -91,7 +91,15 @@ def n_lanes(settings: Settings, device: str) -> int:
 
 
 def _choose(settings: Settings) -> tuple[Path, Literal["shipped", "file"]]:
-    if settings.checkpoint.exists():
+    try:
+        settings.checkpoint.stat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise CheckpointError(
+            f"{settings.checkpoint}: cannot be looked up ({error.strerror})"
+        ) from error
+    else:
         return settings.checkpoint, "file"
     if not settings.allow_shipped:
         raise CheckpointError(

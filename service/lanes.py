@@ -75,8 +75,13 @@ class Lanes:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _admit(self, works: Sequence[Callable[[], T]]) -> list[Future[Done[T]]]:
+        room = self._queue + self.n_lanes
+        if len(works) > room:
+            raise ProblemError(
+                413, f"{len(works)} pictures at once are more than {room}; send smaller batches."
+            )
         with self._lock:
-            if self._waiting + len(works) > self._queue + self.n_lanes:
+            if self._waiting + len(works) > room:
                 retry_s = math.ceil(self._waiting * self._usual_s / self.n_lanes)
                 raise ProblemError(
                     429,

@@ -1,6 +1,5 @@
 """Errors as RFC 9457 problems: what was wrong, what was expected, what to do."""
 
-import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -19,7 +18,15 @@ from model.errors import (
     UnsupportedFormatError,
 )
 
-__all__ = ["Problem", "ProblemError", "add_handlers", "from_picture", "problem", "responses"]
+__all__ = [
+    "FAULT",
+    "Problem",
+    "ProblemError",
+    "add_handlers",
+    "from_picture",
+    "problem",
+    "responses",
+]
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -36,7 +43,7 @@ TITLES = {
     504: "Not answered in time",
 }
 
-_log = logging.getLogger("service")
+FAULT = "The fault has been logged with this request's id; the request may be tried again."
 
 
 class Problem(BaseModel):

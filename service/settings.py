@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from model.classifier import DEFAULT_DRAWS, LEAST_DRAWS
+from model.classifier import DEFAULT_DRAWS
 from model.door import MAX_PIXELS
 
 __all__ = ["Settings"]
@@ -37,7 +37,10 @@ class Settings(BaseSettings):
         "auto", description="Where to compute; `auto` takes CUDA where it is available."
     )
     draws: int = Field(
-        DEFAULT_DRAWS, ge=LEAST_DRAWS, le=4096, description="Posterior draws held and used."
+        DEFAULT_DRAWS,
+        ge=40,
+        le=4096,
+        description="Posterior draws held and used; the default level of 0.95 needs 40.",
     )
     lanes: int = Field(
         0, ge=0, le=256, description="Pictures worked on at once; 0 takes one per usable CPU core."
@@ -49,7 +52,10 @@ class Settings(BaseSettings):
         64 * MIB, ge=1, description="Largest size of a whole batch body in bytes."
     )
     max_pixels: int = Field(
-        MAX_PIXELS, ge=1, description="Most pixels of a picture, told from its header."
+        MAX_PIXELS,
+        ge=1,
+        le=100_000_000,
+        description="Most pixels of a picture, told from its header; one is decoded per lane.",
     )
     max_batch_files: int = Field(64, ge=1, description="Most files in one batch.")
     queue: int = Field(1024, ge=1, description="Most pictures waiting; more are answered 429.")

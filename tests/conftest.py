@@ -171,8 +171,8 @@ def make_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
 
 @pytest.fixture(scope="session")
 def server(make_server: Callable[..., Server]) -> Server:
-    """A service with default settings and the shipped weights."""
-    return make_server()
+    """A service with the shipped weights and default settings, on the engine that is exact."""
+    return make_server(device="cpu")
 
 
 @pytest.fixture(scope="session")

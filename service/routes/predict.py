@@ -1,5 +1,6 @@
 """`POST /predict` and `POST /predict/batch`: digits as pictures."""
 
+import logging
 from functools import partial
 from typing import Annotated
 
@@ -11,13 +12,15 @@ from model.errors import PictureError
 from service.guard import Timing
 from service.holder import Served
 from service.lanes import Done, Lanes
-from service.problems import ProblemError, from_picture, problem, responses
+from service.problems import FAULT, ProblemError, from_picture, problem, responses
 from service.schemas import BatchError, BatchResponse, PredictResponse, predict_response
 from service.settings import Settings
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["digits"])
+
+_log = logging.getLogger("service")
 
 _PROBLEMS = responses(408, 413, 422, 429, 500, 503, 504)
 
@@ -88,6 +91,9 @@ async def predict_batch(
             results[i] = _response(done, served, query)
         except ProblemError as error:
             results[i] = _batch_error(request, error)
+        except Exception:  # noqa: BLE001 - a fault at one file is that file's own
+            _log.exception("request %s failed at file %d", request.state.request_id, i)
+            results[i] = _batch_error(request, ProblemError(500, FAULT))
     return BatchResponse(results=[results[i] for i in range(len(files))])
 
 

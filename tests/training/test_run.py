@@ -1,10 +1,14 @@
 """`python -m training.run` as a user runs it: end to end on real digits, interrupted, refused."""
 
-import os
+import contextlib
+import io
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +16,9 @@ import pytest
 
 from model import Checkpoint, load, load_checkpoint
 from model.checkpoint import SHIPPED
+from tests.conftest import ROOT
+from training import evaluate, run
 from training.data import Digits
-from training.run import main
 
 SHORT = ("--dataset", "digits", "--epochs", "4")
 
@@ -22,19 +27,30 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", *map(str, arguments)]
 
 
-def train(
-    folder: Path, *arguments: object, check: bool = True, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("MNN_")}
-    return subprocess.run(
-        command("training.run", *arguments),
-        cwd=folder,
-        env={**inherited, **environment},
-        check=check,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+@dataclass
+class Result:
+    """What a command printed, and its exit code."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def called(function: Callable[[list[str]], int], folder: Path, *arguments: object) -> Result:
+    """Run a command in this process, which spares the seconds that importing PyTorch takes."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), contextlib.chdir(folder):
+        try:
+            code = function([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse has refused an option
+            code = int(stop.code or 0)
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def train(folder: Path, *arguments: object, check: bool = True) -> Result:
+    result = called(run.main, folder, *arguments)
+    assert not check or result.returncode == 0, result.stderr
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +117,8 @@ def test_the_result_answers_at_once(trained: tuple[Path, str]) -> None:
 
 def test_evaluation_reproduces_the_table_from_the_weights_alone(trained: tuple[Path, str]) -> None:
     path, output = trained
-    result = subprocess.run(
-        command("training.evaluate", path), check=True, capture_output=True, text=True, timeout=300
-    )
+    result = called(evaluate.main, path.parent, path)
+    assert result.returncode == 0
     table = [line for line in output.splitlines() if "calibration error" in line or "NLL (" in line]
     assert len(table) == 2
     for line in table:
@@ -217,7 +232,7 @@ def test_without_data_and_network_it_exits_2_with_one_line_and_writes_nothing(
     # A port of the loopback interface that nothing listens on: no other host is asked.
     monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", ["http://127.0.0.1:9/"])
     monkeypatch.chdir(tmp_path)
-    assert main(["--data-dir", "nowhere"]) == 2
+    assert run.main(["--data-dir", "nowhere"]) == 2
     captured = capfd.readouterr()
     (line,) = captured.err.strip().splitlines()
     assert "nowhere" in line
@@ -248,13 +263,7 @@ def test_options_that_make_no_sense_exit_2(tmp_path: Path, options: tuple[object
 
 
 def test_evaluating_a_missing_checkpoint_exits_2(tmp_path: Path) -> None:
-    result = subprocess.run(
-        command("training.evaluate", tmp_path / "absent.safetensors"),
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    result = called(evaluate.main, tmp_path, "absent.safetensors")
     assert result.returncode == 2
     assert "absent.safetensors" in result.stderr
 
@@ -262,13 +271,8 @@ def test_evaluating_a_missing_checkpoint_exits_2(tmp_path: Path) -> None:
 @pytest.mark.mnist
 def test_the_shipped_weights_reach_the_bar_on_the_real_test_pictures(mnist_root: Path) -> None:
     """The table in the README, from the weights alone; takes about a minute."""
-    result = subprocess.run(
-        command("training.evaluate", "--data-dir", mnist_root, "--only", "test"),
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    result = called(evaluate.main, ROOT, "--data-dir", mnist_root, "--only", "test")
+    assert result.returncode == 0
     rows = {
         line[:28].strip(): float(line[28:].split()[0].replace(",", ""))
         for line in result.stdout.splitlines()
@@ -286,7 +290,7 @@ def test_the_shipped_weights_reach_the_bar_on_the_real_test_pictures(mnist_root:
 @pytest.mark.slow
 @pytest.mark.mnist
 def test_one_epoch_of_mnist_works_and_says_what_it_costs(mnist_root: Path, tmp_path: Path) -> None:
-    result = train(tmp_path, "--epochs", 1, MNN_DATA_DIR=str(mnist_root))
+    result = train(tmp_path, "--epochs", 1, "--data-dir", mnist_root)
     assert (tmp_path / "checkpoints" / "digits.safetensors").exists()
     assert re.search(
         r"A short run, 1 of the usual \d+ epochs: validation error [\d.]+ %, where the shipped "

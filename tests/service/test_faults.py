@@ -1,0 +1,140 @@
+"""Faults of the service's own: one request fails, is logged by its id, and nothing else suffers.
+
+These run the application in this process, since a fault has to be planted in it.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from numpy.typing import NDArray
+from PIL import Image
+
+from model import Classifier
+from service import Settings, create_app
+from service.holder import Served
+from service.lanes import Lanes
+from service.problems import ProblemError
+from tests.conftest import encoded, free_port, tiny_checkpoint
+from tests.service.test_bad_input import check_problem, check_problem_body
+
+
+class FailingEngine:
+    """Raises for inputs with ink, answers blank ones."""
+
+    name, device, n_draws = "failing", "cpu", 40
+
+    def logits(self, images: NDArray[np.uint8], n_draws: int) -> NDArray[np.float32]:
+        if images.any():
+            raise ZeroDivisionError("secret detail of /some/path")
+        return np.zeros((n_draws, len(images), 10), np.float32)
+
+
+@contextmanager
+def running(app: FastAPI, lifespan: Literal["on", "off"] = "on") -> Iterator[httpx.Client]:
+    """The application behind a socket of its own, in a thread of this process."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, lifespan=lifespan, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join(timeout=30)
+
+
+@pytest.fixture
+def client() -> Iterator[httpx.Client]:
+    app = create_app(Settings(device="cpu"))
+    with running(app) as client:
+        while client.get("/health/ready").status_code != 200:
+            time.sleep(0.05)
+        app.state.holder.served = Served(Classifier(tiny_checkpoint(), FailingEngine()), "file")
+        yield client
+
+
+BLANK = encoded(Image.new("L", (20, 20), 255))
+
+
+def ask(client: httpx.Client, picture: bytes) -> httpx.Response:
+    return client.post("/predict", files={"file": picture}, headers={"X-Request-ID": "abc-1"})
+
+
+def test_a_fault_is_a_500_without_details_logged_by_its_id_and_the_next_request_works(
+    client: httpx.Client, seven_png: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        failed = ask(client, seven_png)
+    detail = check_problem(failed, 500)
+    assert "secret" not in detail
+    assert failed.json()["request_id"] == "abc-1"
+    (record,) = [r for r in caplog.records if r.name == "service"]
+    assert "abc-1" in record.getMessage()
+    assert record.exc_info is not None
+    assert ask(client, BLANK).status_code == 200
+
+
+def test_a_fault_at_one_file_of_a_batch_leaves_the_others(
+    client: httpx.Client, seven_png: bytes
+) -> None:
+    files = [("files", picture) for picture in (BLANK, seven_png, BLANK)]
+    first, second, third = client.post("/predict/batch", files=files).json()["results"]
+    assert first["reasons"] == third["reasons"] == ["no_ink", "uncertain"]
+    check_problem_body(second["error"], 500)
+
+
+def test_without_a_model_every_route_that_needs_one_is_503(seven_png: bytes) -> None:
+    app = create_app(Settings(device="cpu"))
+    with running(app, lifespan="off") as client:  # nothing is loaded
+        check_problem(client.post("/predict", files={"file": seven_png}), 503)
+        for path in ("/model", "/health/ready"):
+            check_problem(client.get(path), 503)
+        assert client.get("/health/live").status_code == 200
+
+
+def test_a_lane_survives_an_exception_and_waiting_work_is_dropped_with_its_request() -> None:
+    lanes = Lanes(n_lanes=1, queue=10, timeout_s=0.2)
+    hold = threading.Event()
+    ran: list[int] = []
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    async def scenario() -> None:
+        (done,) = await lanes.run([fail])
+        assert isinstance(done.error, ZeroDivisionError)
+        with pytest.raises(ProblemError) as late:
+            await lanes.run([hold.wait, lambda: ran.append(1)])
+        assert late.value.status_code == 504
+        hold.set()
+        (done_again,) = await lanes.run([lambda: 7])
+        assert done_again.result == 7
+
+    asyncio.run(scenario())
+    lanes.close()
+    assert ran == []  # its request had given up
+
+
+def test_the_queue_has_room_again_after_whatever_came_of_the_work() -> None:
+    lanes = Lanes(n_lanes=1, queue=1, timeout_s=5)
+
+    async def scenario() -> None:
+        for _ in range(20):
+            dones = await lanes.run([lambda: 1 / 0, lambda: 2])
+            assert [d.error is None for d in dones] == [False, True]
+
+    asyncio.run(scenario())
+    lanes.close()
