@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from model.architecture import ModelConfig
 from model.decision import ConformalRule, SelectiveRule
-from model.door import INPUT_CONTRACT
+from model.door import INPUT_CONTRACT, SIDE
 from model.errors import CheckpointError
 from model.posterior import Posterior
 
@@ -71,13 +71,17 @@ class Checkpoint:
             n_draws: Number of draws that answers use.
         """
         sha = hashlib.sha256()
+        architecture = self.posterior.config.to_dict()
+        del architecture["prior_scale"]  # decided the fit, not the answers
         decisive = {
-            "architecture": self.posterior.config.to_dict(),
+            "architecture": architecture,
             "input_contract": self.input_contract,
             "draws": n_draws,
             "seed": self.posterior.seed,
-            "selective": self.selective.to_dict(),
-            "conformal": self.conformal.to_dict(),
+            "score": self.selective.score,
+            "threshold": self.selective.threshold,
+            "calibrated_draws": self.selective.n_draws,
+            "conformal_threshold": self.conformal.threshold,
         }
         sha.update(json.dumps(decisive, sort_keys=True).encode())
         for name in self.posterior.config.parameter_shapes():
@@ -136,7 +140,13 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         header_size = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + header_size])["__metadata__"]
         tensors = safetensors.numpy.load(data)
-    except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+        safetensors.SafetensorError,
+    ) as error:
         raise CheckpointError(
             f"{file}: not a whole safetensors file with metadata: it is truncated, damaged or of "
             f"another kind ({type(error).__name__})"
@@ -189,7 +199,7 @@ def _from_parts(
             raise CheckpointError(f"{file}: metadata {key!r} is missing")
         try:
             return json.loads(metadata[key])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{file}: metadata {key!r} is not JSON") from error
 
     if value("format") != FORMAT:
@@ -216,7 +226,7 @@ def _from_parts(
             scale={name: tensors[f"{name}.scale"] for name in names},
             seed=draws["seed"],
         )
-        _check_numbers(selective, conformal)
+        _check_numbers(config, selective, conformal)
         digest = str(draws["digest"])
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{file}: metadata this version cannot use: {error}") from error
@@ -232,8 +242,10 @@ def _from_parts(
     )
 
 
-def _check_numbers(selective: SelectiveRule, conformal: ConformalRule) -> None:
+def _check_numbers(config: ModelConfig, selective: SelectiveRule, conformal: ConformalRule) -> None:
     """Refuse metadata whose numbers are none; comparisons with them would pass in silence."""
+    if config.image_size != SIDE:
+        raise ValueError(f"image_size is {config.image_size}, expected {SIDE}")
     counts = {
         "n_draws": selective.n_draws,
         "selective n_calibration": selective.n_calibration,
@@ -254,6 +266,8 @@ def _check_numbers(selective: SelectiveRule, conformal: ConformalRule) -> None:
     for name, number in numbers.items():
         if type(number) not in (int, float) or not np.isfinite(number):
             raise ValueError(f"{name} is {number!r}, expected a finite number")
+        if not name.endswith("threshold") and not 0 < number < 1:
+            raise ValueError(f"{name} is {number!r}, expected a share between 0 and 1")
 
 
 def _check_tensors(tensors: Mapping[str, NDArray[Any]], config: ModelConfig, file: str) -> None:

@@ -1,6 +1,5 @@
 """From a picture to an answer in one call: `load().predict(picture)`."""
 
-import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ from PIL import Image
 
 from model.checkpoint import SHIPPED, Checkpoint, load_checkpoint
 from model.decision import Reason
-from model.door import MAX_PIXELS, DigitImage, open_array, open_bytes
+from model.door import MAX_PIXELS, DigitImage, open_array, open_bytes, open_image
 from model.engine import Device, Engine, make_engine
-from model.errors import CorruptPictureError, PictureTooLargeError, RequestError
+from model.errors import PictureTooLargeError, RequestError
 from model.uncertainty import Floats, PredictiveSummary, softmax, summarise
 
 __all__ = ["DEFAULT_DRAWS", "LEAST_LEVEL", "ClassProbability", "Classifier", "Prediction", "load"]
@@ -26,7 +25,7 @@ LEAST_LEVEL = 0.5
 _MAX_FILE_BYTES = 256 * 2**20
 
 Decision = Literal["accept", "review"]
-Picture = str | os.PathLike[str] | bytes | ArrayLike
+Picture = str | os.PathLike[str] | bytes | Image.Image | ArrayLike
 
 
 @dataclass(frozen=True)
@@ -238,16 +237,8 @@ def _open(picture: Picture, max_pixels: int) -> DigitImage:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise PictureTooLargeError(f"{path}: more than {_MAX_FILE_BYTES:,} bytes")
         picture = path.read_bytes()
-    elif isinstance(picture, Image.Image):
-        # Through the bytes of a lossless file, so that there is one way in for every picture.
-        buffer = io.BytesIO()
-        # HSV is the one mode that TIFF does not know.
-        lossless = picture.convert("RGB") if picture.mode == "HSV" else picture
-        try:
-            lossless.save(buffer, "TIFF")
-        except (OSError, KeyError) as error:
-            raise CorruptPictureError(f"an image of mode {picture.mode} cannot be read") from error
-        picture = buffer.getvalue()
-    if isinstance(picture, bytes):
-        return open_bytes(picture, max_pixels=max_pixels)
+    if isinstance(picture, Image.Image):
+        return open_image(picture, max_pixels=max_pixels)
+    if isinstance(picture, bytes | bytearray | memoryview):
+        return open_bytes(bytes(picture), max_pixels=max_pixels)
     return open_array(picture)

@@ -22,7 +22,15 @@ from PIL import Image
 from model.decision import Reason
 from model.errors import CorruptPictureError, PictureTooLargeError, UnsupportedFormatError
 
-__all__ = ["INPUT_CONTRACT", "MAX_PIXELS", "DigitImage", "decode", "open_array", "open_bytes"]
+__all__ = [
+    "INPUT_CONTRACT",
+    "MAX_PIXELS",
+    "DigitImage",
+    "decode",
+    "open_array",
+    "open_bytes",
+    "open_image",
+]
 
 SIDE = 28
 BOX = 20
@@ -94,6 +102,20 @@ def open_bytes(data: bytes, *, max_pixels: int = MAX_PIXELS) -> DigitImage:
         CorruptPictureError: If the file is empty, truncated or damaged.
     """
     return _prepare(decode(data, max_pixels=max_pixels))
+
+
+def open_image(picture: Image.Image, *, max_pixels: int = MAX_PIXELS) -> DigitImage:
+    """Prepare the digit in a Pillow image, as `open_bytes` does for the file it was read from.
+
+    Raises:
+        PictureTooLargeError: If it has more pixels than allowed.
+        CorruptPictureError: If it cannot be decoded.
+    """
+    _check_pixels(picture.size, max_pixels)
+    with _damage_reported():
+        picture.load()
+        grey = _grey(picture)
+    return _prepare(grey)
 
 
 def open_array(array: ArrayLike) -> DigitImage:

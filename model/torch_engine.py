@@ -45,7 +45,12 @@ class TorchEngine:
             )
         self.device = "cuda" if available and device != "cpu" else "cpu"
         self.n_draws = n_draws
-        self._network = BayesianCNN(posterior.config)
+        if self.device == "cuda":
+            # TF32 keeps 10 bits of a factor: probabilities would be off in the fourth digit.
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cuda.matmul.allow_tf32 = False
+        # Its own means are never used; a generator of its own leaves the global one alone.
+        self._network = BayesianCNN(posterior.config, generator=torch.Generator())
         self._draws = [self._tensors(posterior.draw(draw)) for draw in range(n_draws)]
 
     def logits(self, images: NDArray[np.uint8], n_draws: int) -> NDArray[np.float32]:

@@ -8,7 +8,8 @@ and its entropy (total) splits into the mean entropy of the draws (aleatoric: ev
 the picture ambiguous) and the mutual information between label and weights (epistemic: the
 networks disagree).
 
-Source: Depeweg et al. (2018), "Decomposition of Uncertainty in Bayesian Deep Learning";
+Source: Depeweg et al. (2018), "Decomposition of Uncertainty in Bayesian Deep Learning for
+Efficient and Risk-sensitive Learning";
 Houlsby et al. (2011), "Bayesian Active Learning for Classification", equation 2.
 """
 

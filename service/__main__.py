@@ -1,6 +1,7 @@
 """`python -m service`: listen, load the weights, answer."""
 
 import logging
+import math
 import signal
 import sys
 
@@ -41,6 +42,10 @@ def main() -> int:
             log_level=settings.log_level,
             log_config=None,
             server_header=False,
+            # A client that does not read its answer must not hold up a stop for ever.
+            timeout_graceful_shutdown=math.ceil(
+                settings.body_timeout_s + settings.request_timeout_s
+            ),
         )
     )
     # uvicorn raises the signal that stopped it once more when it is done: a stop that was asked for

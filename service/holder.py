@@ -73,7 +73,8 @@ def load_served(settings: Settings) -> Served:
     )
     if settings.draws != checkpoint.selective.n_draws:
         _log.warning(
-            "answers use %d draws, the decision was calibrated with %d: none is marked calibrated",
+            "%d draws are held, the decision was calibrated with %d: only answers that ask for as "
+            "many samples are marked calibrated",
             settings.draws,
             checkpoint.selective.n_draws,
         )

@@ -110,6 +110,10 @@ def add_handlers(app: FastAPI) -> None:
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise TypeError from error
+    if isinstance(error.__cause__, OSError | MemoryError):
+        # FastAPI calls whatever happens while a form is parsed the client's fault; a full disk
+        # is ours.
+        raise error.__cause__
     status, detail = error.status_code, str(error.detail)
     if status == 400 and not isinstance(error, ProblemError):
         # Starlette's word for a multipart body it cannot parse; the contract knows no 400.

@@ -140,7 +140,7 @@ def predict_response(
         ),
         prediction_set=list(answer.prediction_set),
         samples=answer.samples,
-        level=answer.level,
+        level=round(answer.level, 6),
         model=ModelName(name=checkpoint.name, version=served.classifier.version),
         preview=_data_url(answer.pixels) if preview else None,
         draws=np.round(answer.draws, 4).tolist() if draws else None,

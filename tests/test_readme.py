@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,8 +58,13 @@ def printed_answer() -> dict[str, object]:
 def test_the_curl_line_gives_the_answer_that_is_printed(server: Server) -> None:
     (line,) = (c for c in COVERED if c.startswith("curl"))
     command = shlex.split(line.replace("http://127.0.0.1:8000", server.url))
-    result = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    answer = json.loads(result.stdout)
+    if shutil.which("curl"):
+        result = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+        answer = json.loads(result.stdout)
+    else:  # make and Python are all that the tests may ask for: the same request without it
+        part, path = command[command.index("-F") + 1].split("=@")
+        with (ROOT / path).open("rb") as file:
+            answer = httpx.post(command[-1], files={part: file}, timeout=30).json()
     assert answer.keys() == printed_answer().keys()
     compare(answer, printed_answer())
 
@@ -118,8 +124,11 @@ def clean_environment() -> dict[str, str]:
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`make` in this environment, so that it has nothing to install."""
+    if not (Path(sys.prefix) / ".ready").exists():
+        pytest.skip("these tests do not run in an environment made by make")
     return subprocess.run(
-        ["make", *arguments],
+        ["make", f"VENV={sys.prefix}", *arguments],
         cwd=ROOT,
         env=clean_environment(),
         check=True,

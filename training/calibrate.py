@@ -73,17 +73,22 @@ def selective_threshold(
         target: Largest share of errors among the accepted.
         confidence: 1 - δ.
 
+    Raises:
+        ValueError: If `target` or `confidence` is no share between 0 and 1.
+
     Returns:
         The threshold; -1, which accepts nothing, if not even the strictest can be certified.
 
-    Source: Angelopoulos, Bates, Candès, Jordan and Lei (2021), "Learn then Test", section 2.3;
+    Source: Angelopoulos, Bates, Candès, Jordan and Lei (2021), "Learn then Test: Calibrating
+    Predictive Algorithms to Achieve Risk Control", on fixed-sequence testing;
     exact binomial bounds after Clopper and Pearson (1934).
     """
+    _check_share(target=target, confidence=confidence)
     threshold = -1.0
     for candidate in grid:
         accepted = scores <= candidate
         errors = int((accepted & ~correct).sum())
-        if binom.cdf(errors, int(accepted.sum()), target) > 1 - confidence:
+        if not binom.cdf(errors, int(accepted.sum()), target) <= 1 - confidence:
             break
         threshold = float(candidate)
     return threshold
@@ -99,10 +104,20 @@ def conformal_threshold(probability: Floats, labels: Labels, coverage: float) ->
         labels: Its true classes (N,).
         coverage: Share of future pictures whose set shall hold the true class.
 
+    Raises:
+        ValueError: If `coverage` is no share between 0 and 1.
+
     Source: Angelopoulos and Bates (2021), "A Gentle Introduction to Conformal Prediction",
     section 1.
     """
+    _check_share(coverage=coverage)
     scores = np.sort(1 - probability[np.arange(len(labels)), labels])
     # A hair below, so that 0.9 · 10 is not taken for 9.000000000000002 and rounded up to 10.
     rank = math.ceil((len(scores) + 1) * coverage - 1e-9)
     return float(scores[rank - 1]) if rank <= len(scores) else 1.0
+
+
+def _check_share(**shares: float) -> None:
+    for name, share in shares.items():
+        if not 0 < share < 1:
+            raise ValueError(f"{name} must be between 0 and 1, not {share}")

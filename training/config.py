@@ -40,6 +40,8 @@ class RunConfig:
         draw_seed: Seed of the posterior's draws.
         validation_draws: Draws used for the glance at the validation part after each epoch.
         least_accuracy: Validation accuracy below which nothing is written without `--force`.
+        threads: CPU threads of the fit. Another number sums in another order, so it is one of the
+            things that decide the weights to the last bit.
     """
 
     output: Path
@@ -51,6 +53,7 @@ class RunConfig:
     n_draws: int = 100
     draw_seed: int = 20260101
     validation_draws: int = 8
+    threads: int = 2
 
 
 PRESETS = {

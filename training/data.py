@@ -9,8 +9,8 @@ import contextlib
 import hashlib
 import io
 import shutil
+import socket
 import tempfile
-import urllib.error
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,8 @@ __all__ = [
 
 SPLIT_SEED = 20260101
 """Fixed, so that runs with different seeds hold the same pictures aside."""
+
+_MIRROR_TIMEOUT_S = 20.0
 
 
 class DataNotFoundError(Exception):
@@ -128,19 +130,23 @@ class Mnist:
     def _load(self, *, train: bool) -> Part:
         from torchvision.datasets import MNIST  # noqa: PLC0415 - takes seconds, digits do without
 
-        with _readable_root(self.data_dir) as root, contextlib.redirect_stdout(io.StringIO()):
+        with (
+            _readable_root(self.data_dir) as root,
+            contextlib.redirect_stdout(io.StringIO()),
+            _impatient_sockets(),
+        ):
             # torchvision reports each mirror on standard output; ours is one line at the end.
             existing = _folders(root)
             try:
                 data = MNIST(str(root), train=train, download=True)
-            except (RuntimeError, OSError, urllib.error.URLError, EOFError) as error:
+            except (RuntimeError, OSError, ValueError, EOFError) as error:
                 _remove_new_empty_folders(root, existing)
                 archives = self.data_dir / "MNIST" / "raw"
                 raise DataNotFoundError(
-                    f"MNIST is not in {archives} and could not be downloaded ({_brief(error)}). "
-                    "Put the four original *-ubyte.gz archives there, name another torchvision "
-                    "root with --data-dir or MNN_DATA_DIR, or train on the bundled data with "
-                    "--dataset digits."
+                    f"MNIST could be neither read from {archives} nor downloaded "
+                    f"({_brief(error)}). Put the four original *-ubyte.gz archives there, and "
+                    "nothing else, name another torchvision root with --data-dir or MNN_DATA_DIR, "
+                    "or train on the bundled data with --dataset digits."
                 ) from error
             return Part(data.data.numpy(), data.targets.numpy().astype(np.int64))
 
@@ -232,6 +238,17 @@ def _readable_root(data_dir: Path) -> Iterator[Path]:
             if archive.suffix == ".gz" or not (archives / f"{archive.name}.gz").exists():
                 shutil.copyfile(archive, copies / archive.name)
         yield Path(temporary)
+
+
+@contextlib.contextmanager
+def _impatient_sockets() -> Iterator[None]:
+    """Give up on a mirror that does not answer; torchvision itself would wait for minutes."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_MIRROR_TIMEOUT_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _writable(folder: Path) -> bool:

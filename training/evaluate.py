@@ -17,7 +17,7 @@ from model.errors import CheckpointError
 from model.uncertainty import PredictiveSummary, softmax, summarise
 from training.data import DataNotFoundError, Mnist, Part, Source, split, through_door
 from training.metrics import measure
-from training.options import add_data_options, add_device_option, data_source
+from training.options import add_data_options, add_device_option, data_source, positive
 
 __all__ = ["PARTS", "answer_all", "evaluate", "format_table", "main"]
 
@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
         "checkpoint", nargs="?", type=Path, default=SHIPPED, help="default: the shipped weights"
     )
     parser.add_argument("--only", choices=PARTS, help="one part of the data; default: all")
-    parser.add_argument("--draws", type=int, help="default: as calibrated")
+    parser.add_argument("--draws", type=positive, help="default: as calibrated")
     add_data_options(parser)
     add_device_option(parser)
     options = parser.parse_args(arguments)
@@ -111,11 +111,13 @@ def main(arguments: list[str] | None = None) -> int:
         engine = make_engine(checkpoint.posterior, n_draws=n_draws, device=options.device)
         parts = (options.only,) if options.only else PARTS
         figures = evaluate(checkpoint, engine, source, n_draws=n_draws, parts=parts)
-    except (CheckpointError, DataNotFoundError) as error:
+    except (CheckpointError, DataNotFoundError, ValueError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"{checkpoint.name} {checkpoint.version(n_draws)} on {source.name}, {n_draws} draws")
     print(format_table(figures))
+    if not checkpoint.draws_are_reproduced():
+        print("this installation draws other networks than the one that calibrated the decision")
     return 0
 
 

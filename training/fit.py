@@ -51,7 +51,7 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class EpochSummary:
-    """Means over one epoch, in nats; `kl` is the sum over all weights after the epoch.
+    """Means over one epoch, in nats; `kl` is the sum over all weights before its last step.
 
     `negative_elbo` is per image with β = 1, whatever β the fit used.
     """

@@ -69,7 +69,8 @@ def area_under_risk_coverage(score: Floats, correct: NDArray[np.bool_]) -> float
         score: Uncertainty of each picture (N,); larger is less certain.
         correct: Whether each was right (N,).
 
-    Source: Geifman and El-Yaniv (2017), "Selective Classification for Deep Neural Networks".
+    Source: Geifman, Uziel and El-Yaniv (2019), "Bias-Reduced Uncertainty Estimation for Deep
+    Neural Classifiers".
     """
     wrong = ~correct[np.argsort(score, kind="stable")]
     risk = np.cumsum(wrong) / np.arange(1, len(wrong) + 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from training.data import Digits, Mnist, Source
 
-__all__ = ["add_data_options", "add_device_option", "data_source"]
+__all__ = ["add_data_options", "add_device_option", "data_source", "positive"]
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -29,9 +29,9 @@ def add_device_option(parser: argparse.ArgumentParser) -> None:
     """Add `--device`."""
     parser.add_argument(
         "--device",
-        choices=["auto", "cpu", "cuda"],
+        type=_device,  # checks the environment's value, too, which choices would not
         default=os.environ.get("MNN_DEVICE") or "auto",
-        help="default: MNN_DEVICE, else CUDA where it is available",
+        help="auto, cpu or cuda; default: MNN_DEVICE, else CUDA where it is available",
     )
 
 
@@ -46,3 +46,17 @@ def data_source(name: str, data_dir: Path) -> Source:
     if name == Mnist.name:
         return Mnist(data_dir)
     raise ValueError(f"unknown data set {name!r}; known are {Mnist.name} and {Digits.name}")
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def _device(text: str) -> str:
+    if text not in ("auto", "cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"must be auto, cpu or cuda, not {text!r}")
+    return text

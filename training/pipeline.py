@@ -69,6 +69,8 @@ def train(
         OSError: If the output cannot be written.
     """
     started = time.monotonic()
+    torch.set_num_threads(config.threads)
+    torch.backends.cudnn.deterministic = True
     _check_writable(config.output.parent)
     parts = split(
         source.train(), n_validation=source.n_validation, n_calibration=source.n_calibration
@@ -76,7 +78,10 @@ def train(
     provenance = _provenance(source, parts, config, device)
     unfinished = UnfinishedRun(
         config.output,
-        {key: provenance[key] for key in ("data", "architecture", "fit", "device", "versions")},
+        {
+            key: provenance[key]
+            for key in ("data", "architecture", "fit", "device", "threads", "versions")
+        },
     )
     if fresh:
         unfinished.discard()
@@ -84,7 +89,11 @@ def train(
     fitter, history = _fit(parts, validation, config, device, unfinished)
 
     posterior = Posterior(config.model, *_posterior_arrays(fitter), seed=config.draw_seed)
-    _check_finite(posterior)
+    try:
+        _check_finite(posterior)
+    except FloorError:
+        unfinished.discard()  # there is nothing in it to go on from
+        raise
     where: Device = "cuda" if device.type == "cuda" else "cpu"
     engine = make_engine(posterior, n_draws=config.n_draws, device=where)
     on_validation = answer_all(engine, validation, config.n_draws, "validation")
@@ -235,7 +244,7 @@ def _provenance(
         "architecture": config.model.to_dict(),
         "fit": asdict(config.fit),
         "device": str(device),
-        "threads": torch.get_num_threads(),
+        "threads": config.threads,
         "machine": platform.machine(),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _VERSIONED},

@@ -21,7 +21,7 @@ from model.errors import CheckpointError
 from training.config import PRESETS, RunConfig
 from training.data import DataNotFoundError, Mnist
 from training.evaluate import format_table
-from training.options import add_data_options, add_device_option, data_source
+from training.options import add_data_options, add_device_option, data_source, positive
 from training.pipeline import FloorError, train
 from training.resume import UnfinishedRunError
 
@@ -36,24 +36,18 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add_data_options(parser)
     add_device_option(parser)
     parser.add_argument("--output", type=Path, help="default: checkpoints/digits.safetensors")
-    parser.add_argument("--epochs", type=_positive, help="passes over the fit part")
-    parser.add_argument("--batch-size", type=_positive, help="pictures per step")
+    parser.add_argument("--epochs", type=positive, help="passes over the fit part")
+    parser.add_argument("--batch-size", type=positive, help="pictures per step")
     parser.add_argument("--learning-rate", type=float, help="largest step of Adam")
     parser.add_argument("--beta", type=float, help="weight of the KL term; 1 is the ELBO")
     parser.add_argument("--prior-scale", type=float, help="standard deviation of the prior")
     parser.add_argument("--seed", type=int, help="seed of the fit")
+    parser.add_argument("--threads", type=positive, help="CPU threads; decides the last bits")
     parser.add_argument("--target-risk", type=float, help="largest share of errors if accepted")
     parser.add_argument("--coverage", type=float, help="coverage of the prediction sets")
     parser.add_argument("--force", action="store_true", help="write even below a quality floor")
     parser.add_argument("--fresh", action="store_true", help="discard an unfinished run")
     return parser.parse_args(arguments)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
-    return value
 
 
 def _configure(options: argparse.Namespace) -> RunConfig:
@@ -63,13 +57,21 @@ def _configure(options: argparse.Namespace) -> RunConfig:
     def given(**values: Any) -> dict[str, Any]:
         return {name: value for name, value in values.items() if value is not None}
 
-    for name in ("learning_rate", "beta", "prior_scale", "target_risk", "coverage"):
+    for name in ("learning_rate", "beta", "prior_scale"):
         value = getattr(options, name)
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise ValueError(f"--{name.replace('_', '-')} must be at least 0, not {value}")
+    for name in ("target_risk", "coverage"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < 1:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is a share between 0 and 1 (0.001 is 0.1 %), "
+                f"not {value}"
+            )
     return replace(
         preset,
         output=options.output or preset.output,
+        threads=options.threads or preset.threads,
         fit=replace(
             preset.fit,
             **given(

@@ -2,7 +2,7 @@
 
 import logging
 from functools import partial
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, File, Query, Request, UploadFile
 from pydantic import BaseModel, Field
@@ -52,8 +52,7 @@ async def predict(
     settings: Settings = request.app.state.settings
     samples = served.classifier.check_request(query.samples, query.level)
     _check_size(file, settings)
-    data = await file.read()
-    work = partial(_answer, served, data, samples, query.level, settings.max_pixels)
+    work = partial(_answer, served, file.file, samples, query.level, settings.max_pixels)
     (done,) = await _lanes(request).run([work])
     _record(request, [done])
     return _response(done, served, query)
@@ -82,8 +81,9 @@ async def predict_batch(
         except ProblemError as error:
             results[i] = _batch_error(request, error)
         else:
-            data = await file.read()
-            works[i] = partial(_answer, served, data, samples, query.level, settings.max_pixels)
+            works[i] = partial(
+                _answer, served, file.file, samples, query.level, settings.max_pixels
+            )
     dones = await _lanes(request).run(list(works.values()))
     _record(request, dones)
     for i, done in zip(works, dones, strict=True):
@@ -97,7 +97,11 @@ async def predict_batch(
     return BatchResponse(results=[results[i] for i in range(len(files))])
 
 
-def _answer(served: Served, data: bytes, samples: int, level: float, max_pixels: int) -> Prediction:
+def _answer(
+    served: Served, file: BinaryIO, samples: int, level: float, max_pixels: int
+) -> Prediction:
+    # Read here, in the lane: what waits stays where the form parser put it, on disk if large.
+    data = file.read()
     return served.classifier.predict(data, samples=samples, level=level, max_pixels=max_pixels)
 
 

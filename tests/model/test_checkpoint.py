@@ -82,7 +82,16 @@ def test_the_version_is_a_hash_of_what_decides_an_answer_and_of_nothing_else() -
     ]
     versions = {checkpoint.version(20), checkpoint.version(21), *(c.version(20) for c in deciding)}
     assert len(versions) == len(deciding) + 2
-    beside = changed(checkpoint, metrics={}, training={"created": "now"}, digest="0" * 16)
+    words = replace(checkpoint.selective, population="others", target=0.5, n_calibration=7)
+    beside = changed(
+        checkpoint,
+        metrics={},
+        training={"created": "now"},
+        digest="0" * 16,
+        selective=words,
+        conformal=replace(checkpoint.conformal, coverage=0.5),
+        config=replace(posterior.config, prior_scale=0.7),
+    )
     assert beside.version(20) == checkpoint.version(20)
     assert len(checkpoint.version(20)) == 12
 
@@ -113,6 +122,9 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         check_refused(path, "safetensors")
     path.write_bytes(safetensors.numpy.save({"a": np.zeros(2)}))
     check_refused(path, "metadata")
+    nested = b"[" * 100_000
+    path.write_bytes(len(nested).to_bytes(8, "little") + nested)
+    check_refused(path, "safetensors")
     check_refused(tmp_path, "cannot be read")
 
 
@@ -160,6 +172,15 @@ DAMAGES: dict[str, tuple[Callable[[Tensors, Metadata], object], tuple[str, ...]]
         ("conformal threshold", "nan"),
     ),
     "no number of draws": (lambda _, m: m["selective"].update(n_draws=None), ("n_draws",)),
+    "risk in percent": (lambda _, m: m["selective"].update(target=5), ("target", "5", "share")),
+    "coverage in percent": (
+        lambda _, m: m["conformal"].update(coverage=99.9),
+        ("coverage", "99.9", "share"),
+    ),
+    "another size of input": (
+        lambda _, m: m["architecture"].update(image_size=29),
+        ("image_size", "29", "28"),
+    ),
     "negative seed": (lambda _, m: m["draws"].update(seed=-1), ("seed",)),
 }
 

@@ -1,5 +1,6 @@
 """One call from a picture to an answer."""
 
+import io
 import math
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 import model
-from model import Classifier, CorruptPictureError, RequestError, load
+from model import Classifier, CorruptPictureError, PictureTooLargeError, RequestError, load
 from model.engine import make_engine
 from tests.conftest import drawn_seven, encoded, tiny_checkpoint
 
@@ -151,6 +152,38 @@ def test_a_missing_path_and_an_empty_file_are_told_apart(tiny: Classifier, tmp_p
 def test_too_few_draws_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         load(n_draws=1)
+
+
+def test_a_pillow_image_is_answered_as_the_file_it_was_read_from(shipped: Classifier) -> None:
+    upright = drawn_seven(ink=0, paper=255)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    palette = upright.convert("P", palette=Image.Palette.ADAPTIVE, colors=8)
+    files = [
+        encoded(upright.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=exif, quality=95),
+        encoded(palette, transparency=palette.getpixel((0, 0))),
+        encoded(upright.convert("RGB"), transparency=(255, 255, 255)),
+        encoded(upright, "GIF"),
+    ]
+    for data in files:
+        expected = shipped.predict(data)
+        assert expected.prediction == "7"
+        given = shipped.predict(Image.open(io.BytesIO(data)))
+        assert np.array_equal(given.pixels, expected.pixels)
+        assert np.array_equal(shipped.predict(bytearray(data)).pixels, expected.pixels)
+
+
+def test_a_pillow_image_with_too_many_pixels_is_refused(shipped: Classifier) -> None:
+    with pytest.raises(PictureTooLargeError):
+        shipped.predict(drawn_seven(100), max_pixels=9_999)
+
+
+def test_an_upload_as_png_and_the_array_give_the_very_same_input(shipped: Classifier) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        array = rng.integers(0, 256, (28, 28), dtype=np.uint8)
+        from_file = shipped.predict(encoded(Image.fromarray(array)))
+        assert np.array_equal(from_file.pixels, shipped.predict(array).pixels)
 
 
 def test_pillow_images_of_every_mode_are_read(shipped: Classifier) -> None:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -97,6 +97,7 @@ logits_strategy = arrays(
 )
 
 
+@settings(deadline=None)
 @given(logits_strategy)
 def test_properties_of_any_draws(logits: np.ndarray) -> None:
     p = softmax(logits)
@@ -110,6 +111,7 @@ def test_properties_of_any_draws(logits: np.ndarray) -> None:
     assert (summary.mutual_information >= 0).all()
 
 
+@settings(deadline=None)
 @given(logits_strategy, st.permutations(range(6)), st.permutations(range(3)))
 def test_the_order_of_draws_and_of_the_batch_does_not_matter(
     logits: np.ndarray, draw_order: list[int], batch_order: list[int]

@@ -4,11 +4,13 @@ These run the application in this process, since a fault has to be planted in it
 """
 
 import asyncio
+import errno
 import logging
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from tempfile import SpooledTemporaryFile
 from typing import Literal
 
 import httpx
@@ -85,6 +87,20 @@ def test_a_fault_is_a_500_without_details_logged_by_its_id_and_the_next_request_
     assert "abc-1" in record.getMessage()
     assert record.exc_info is not None
     assert ask(client, BLANK).status_code == 200
+
+
+def test_a_full_disk_while_a_body_arrives_is_our_fault_not_the_clients(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class FullDisk(SpooledTemporaryFile):  # type: ignore[type-arg]
+        def write(self, *_: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("starlette.formparsers.SpooledTemporaryFile", FullDisk)
+    with caplog.at_level(logging.ERROR):
+        detail = check_problem(ask(client, BLANK), 500)
+    assert "space" not in detail
+    assert any("abc-1" in record.getMessage() for record in caplog.records)
 
 
 def test_a_fault_at_one_file_of_a_batch_leaves_the_others(

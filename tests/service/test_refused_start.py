@@ -39,7 +39,7 @@ def spoil(path: Path, change: Callable[[dict[str, np.ndarray], dict[str, Any]], 
 def check_refused(server: Server, *reasons: str) -> None:
     """Check that it ends by itself with code 1, and that one line of its log says why."""
     try:
-        code = server.process.wait(timeout=30)
+        code = server.process.wait(timeout=60)
     except subprocess.TimeoutExpired:
         pytest.fail(f"it did not end:\n{server.log.read_text()}")
     log = server.log.read_text()
@@ -125,7 +125,7 @@ def run_service(cwd: Path, **settings: object) -> subprocess.CompletedProcess[st
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
 

@@ -112,3 +112,14 @@ def test_the_score_that_ranks_errors_last_is_chosen() -> None:
     draws = np.array([right] * 8 + [wrong] * 2).transpose(1, 0, 2)
     labels = np.array([0] * 8 + [1] * 2)
     assert choose_score(summarise(draws, 0.5), labels) == "mutual_information"
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, 5.0, 99.9, float("nan")])
+def test_a_promise_that_is_no_share_is_refused(share: float) -> None:
+    scores, correct = np.linspace(0, 1, 50), np.ones(50, bool)
+    with pytest.raises(ValueError, match="target"):
+        selective_threshold(scores, correct, scores, target=share, confidence=0.95)
+    with pytest.raises(ValueError, match="confidence"):
+        selective_threshold(scores, correct, scores, target=0.01, confidence=share)
+    with pytest.raises(ValueError, match="coverage"):
+        conformal_threshold(np.full((50, 2), 0.5), np.zeros(50, np.int64), share)
