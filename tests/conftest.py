@@ -80,6 +80,25 @@ def encoded(picture: Image.Image, form: str = "PNG", **options: object) -> bytes
     return buffer.getvalue()
 
 
+def oriented(orientation: int) -> bytes:
+    """The seven as a JPEG that a camera held otherwise has stored turned, with the EXIF tag."""
+    turned_before_storing = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    picture = drawn_seven()
+    if orientation in turned_before_storing:
+        picture = picture.transpose(turned_before_storing[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(picture, "JPEG", exif=exif, quality=95)
+
+
 @pytest.fixture(scope="session")
 def seven_png() -> bytes:
     """A drawn seven as a PNG file."""
