@@ -54,4 +54,4 @@ pictures: $(READY) ## draw the pictures of the documents again
 	$(BIN)/python docs/make_pictures.py
 
 clean: ## remove the environment and all caches
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage*
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

@@ -1,7 +1,7 @@
 """From a picture to an answer in one call: `load().predict(picture)`."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -72,8 +72,8 @@ class Prediction:
     prediction_set: tuple[str, ...]
     samples: int
     level: float
-    pixels: NDArray[np.uint8]
-    draws: Floats
+    pixels: NDArray[np.uint8] = field(repr=False)
+    draws: Floats = field(repr=False)
 
 
 class Classifier:

@@ -1,5 +1,6 @@
 """`python -m service`: listen, load the weights, answer."""
 
+import argparse
 import logging
 import math
 import signal
@@ -16,6 +17,11 @@ __all__ = ["main"]
 
 def main() -> int:
     """Run the service until it is told to stop; returns its exit code."""
+    argparse.ArgumentParser(
+        prog="python -m service",
+        description="Answer digit pictures over HTTP.",
+        epilog="Settings are environment variables (MNN_PORT=9000); docs/operations.md lists them.",
+    ).parse_args()
     try:
         settings = Settings()
     except ValidationError as error:

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from model.errors import CheckpointError
 from service import problems
 from service.guard import Guard
-from service.holder import ModelHolder, load_served, n_lanes
+from service.holder import ModelHolder, announce, load_served, n_lanes
 from service.lanes import Lanes
 from service.routes import operations, predict
 from service.settings import Settings
@@ -86,3 +86,4 @@ async def _load(app: FastAPI, on_failed_start: Callable[[], None] | None) -> Non
         settings.request_timeout_s,
     )
     app.state.holder.served = served
+    announce(served, settings)

@@ -1,7 +1,6 @@
 """The model being served: which weights, and whether they are ready."""
 
 import logging
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +15,7 @@ from service.lanes import usable_cores
 from service.problems import ProblemError
 from service.settings import Settings
 
-__all__ = ["ModelHolder", "Served", "load_served"]
+__all__ = ["ModelHolder", "Served", "announce", "load_served", "n_lanes"]
 
 _log = logging.getLogger("service")
 
@@ -56,20 +55,23 @@ def load_served(settings: Settings) -> Served:
         CheckpointError: If the weights cannot be used.
         RuntimeError: If the device is not available.
     """
-    started = time.perf_counter()
     path, source = _choose(settings)
     classifier = load(path, n_draws=settings.draws, device=settings.device, threads=1)
     classifier.probabilities(np.zeros((1, SIDE, SIDE), np.uint8))
-    checkpoint = classifier.checkpoint
+    return Served(classifier, source)
+
+
+def announce(served: Served, settings: Settings) -> None:
+    """Tell the log what is served, and what keeps its answers from being calibrated."""
+    classifier, checkpoint = served.classifier, served.classifier.checkpoint
     _log.info(
-        "serving %s %s (%s) with %d draws by %s on %s, ready after %.1f s",
+        "ready: %s %s (%s), %d draws by %s on %s",
         checkpoint.name,
         classifier.version,
-        "shipped" if source == "shipped" else path,
+        "shipped" if served.source == "shipped" else settings.checkpoint,
         settings.draws,
         classifier.engine.name,
         classifier.engine.device,
-        time.perf_counter() - started,
     )
     if settings.draws != checkpoint.selective.n_draws:
         _log.warning(
@@ -83,7 +85,6 @@ def load_served(settings: Settings) -> Served:
             "this installation draws other networks than the one that calibrated the decision: "
             "no answer is marked calibrated"
         )
-    return Served(classifier, source)
 
 
 def n_lanes(settings: Settings, device: str) -> int:

@@ -272,4 +272,4 @@ def _remove_new_empty_folders(root: Path, existing: set[Path]) -> None:
 
 def _brief(error: BaseException) -> str:
     text = " ".join(str(error).split())
-    return text[:120] if text else type(error).__name__
+    return text[:300] if text else type(error).__name__

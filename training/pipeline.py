@@ -85,9 +85,15 @@ def train(
     )
     if fresh:
         unfinished.discard()
+    print(
+        f"preparing {len(parts.fit):,} pictures to fit, {len(parts.validation):,} to choose by and "
+        f"{len(parts.calibration):,} to calibrate on",
+        flush=True,
+    )
     validation = through_door(parts.validation, "validation")
     fitter, history = _fit(parts, validation, config, device, unfinished)
 
+    print(f"asking all {config.n_draws} networks about every held-out picture", flush=True)
     posterior = Posterior(config.model, *_posterior_arrays(fitter), seed=config.draw_seed)
     try:
         _check_finite(posterior)

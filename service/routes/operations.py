@@ -1,6 +1,7 @@
 """`GET /model` and the health probes."""
 
 from fastapi import APIRouter, Request
+from fastapi.responses import RedirectResponse
 
 from service.problems import responses
 from service.schemas import Health, ModelResponse, model_response
@@ -8,6 +9,12 @@ from service.schemas import Health, ModelResponse, model_response
 __all__ = ["router"]
 
 router = APIRouter()
+
+
+@router.get("/", include_in_schema=False)
+async def start() -> RedirectResponse:
+    """Where a browser that is given the bare address finds something."""
+    return RedirectResponse("/docs")
 
 
 @router.get("/model", tags=["model"], responses=responses(500, 503))
