@@ -1,6 +1,7 @@
 """Fixtures that several rooms share: data, pictures, checkpoints and a running service."""
 
 import io
+import json
 import os
 import signal
 import socket
@@ -10,10 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+import safetensors.numpy
 from PIL import Image, ImageDraw
 
 from model import Checkpoint, ConformalRule, Conv, ModelConfig, SelectiveRule
@@ -63,6 +66,18 @@ def tiny_checkpoint(
         metrics={"test": {"n": 10, "error": 0.5}},
         training={"dataset": "none"},
     )
+
+
+def spoil(path: Path, change: Callable[[dict[str, np.ndarray], dict[str, Any]], object]) -> None:
+    """Change the tensors or the metadata of a checkpoint in place, behind the writer's back."""
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    encoded = json.loads(data[8 : 8 + size])["__metadata__"]
+    metadata = {key: json.loads(value) for key, value in encoded.items()}
+    tensors = {name: values.copy() for name, values in safetensors.numpy.load(data).items()}
+    change(tensors, metadata)
+    again = {key: json.dumps(value) for key, value in metadata.items()}
+    path.write_bytes(safetensors.numpy.save(tensors, metadata=again))
 
 
 def drawn_seven(size: int = 200, *, ink: int = 20, paper: int = 240) -> Image.Image:

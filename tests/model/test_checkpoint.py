@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 
 from model import Checkpoint, CheckpointError, Posterior, load_checkpoint, save_checkpoint
 from model.checkpoint import SHIPPED
-from tests.conftest import tiny_checkpoint
+from tests.conftest import spoil, tiny_checkpoint
 
 Tensors = dict[str, np.ndarray]
 Metadata = dict[str, Any]
@@ -27,18 +26,6 @@ def saved(folder: Path) -> Path:
     path = folder / "tiny.safetensors"
     save_checkpoint(tiny_checkpoint(), path)
     return path
-
-
-def rewrite(path: Path, damage: Callable[[Tensors, Metadata], object]) -> None:
-    """Change tensors or metadata of a file behind the back of `save_checkpoint`."""
-    data = path.read_bytes()
-    size = int.from_bytes(data[:8], "little")
-    encoded = json.loads(data[8 : 8 + size])["__metadata__"]
-    metadata = {key: json.loads(value) for key, value in encoded.items()}
-    tensors = {name: values.copy() for name, values in safetensors.numpy.load(data).items()}
-    damage(tensors, metadata)
-    again = {key: json.dumps(value) for key, value in metadata.items()}
-    path.write_bytes(safetensors.numpy.save(tensors, metadata=again))
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -191,7 +178,7 @@ def test_a_damaged_checkpoint_is_refused_by_file_place_expected_and_found(
 ) -> None:
     path = saved(tmp_path)
     function, parts = DAMAGES[damage]
-    rewrite(path, function)
+    spoil(path, function)
     check_refused(path, *parts)
 
 
@@ -221,7 +208,7 @@ def test_damaged_bytes_raise_nothing_but_checkpoint_errors(
 
 def test_draws_that_cannot_be_reproduced_are_noticed(tmp_path: Path) -> None:
     path = saved(tmp_path)
-    rewrite(path, lambda _, m: m["draws"].update(digest="0" * 16))
+    spoil(path, lambda _, m: m["draws"].update(digest="0" * 16))
     assert not load_checkpoint(path).draws_are_reproduced()
 
 

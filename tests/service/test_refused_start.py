@@ -1,6 +1,5 @@
 """A service that cannot serve says why in one line and ends, instead of never being ready."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,11 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors
-import safetensors.numpy
 
 from model import CheckpointError, load_checkpoint, save_checkpoint
-from tests.conftest import Server, service_environment, tiny_checkpoint
+from tests.conftest import Server, service_environment, spoil, tiny_checkpoint
 
 MakeServer = Callable[..., Server]
 
@@ -24,16 +21,6 @@ def checkpoint(tmp_path: Path) -> Path:
     path = tmp_path / "spoiled.safetensors"
     save_checkpoint(tiny_checkpoint(), path)
     return path
-
-
-def spoil(path: Path, change: Callable[[dict[str, np.ndarray], dict[str, Any]], object]) -> None:
-    """Change the tensors or the metadata of a checkpoint in place."""
-    tensors = safetensors.numpy.load(path.read_bytes())
-    with safetensors.safe_open(path, "np") as file:
-        metadata = {key: json.loads(value) for key, value in file.metadata().items()}
-    change(tensors, metadata)
-    encoded = {key: json.dumps(value) for key, value in metadata.items()}
-    path.write_bytes(safetensors.numpy.save(tensors, metadata=encoded))
 
 
 def check_refused(server: Server, *reasons: str) -> None:
@@ -73,6 +60,14 @@ def test_a_checkpoint_of_another_architecture_is_refused_by_tensor_and_shape(
     spoil(checkpoint, lambda _, metadata: metadata["architecture"].update(hidden=[9]))
     server = make_server(ready=False, checkpoint=checkpoint)
     check_refused(server, str(checkpoint), "dense1.weight.mean", "(6, 75)", "(9, 75)")
+
+
+def test_a_checkpoint_that_holds_a_nan_is_refused_by_tensor(
+    make_server: MakeServer, checkpoint: Path
+) -> None:
+    spoil(checkpoint, lambda tensors, _: tensors["conv2.bias.mean"].__setitem__(0, np.nan))
+    server = make_server(ready=False, checkpoint=checkpoint)
+    check_refused(server, str(checkpoint), "conv2.bias.mean", "not finite")
 
 
 def test_a_device_that_is_not_there_is_refused(
