@@ -177,7 +177,7 @@ def test_an_unfinished_run_with_other_settings_is_not_thrown_away(tmp_path: Path
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("epoch 1/4"):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
             break
     process.communicate(timeout=60)
     refused = train(tmp_path, "--dataset", "digits", "--epochs", 2, "--device", "cpu", check=False)
