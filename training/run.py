@@ -119,7 +119,7 @@ def _shipped_error(dataset: str) -> str:
     with suppress(CheckpointError):
         shipped = load_checkpoint(SHIPPED)
         if shipped.training.get("dataset") == dataset:
-            return f" where the shipped weights have {_percent(shipped.metrics)}"
+            return f", where the shipped weights have {_percent(shipped.metrics)}"
     return ""
 
 
