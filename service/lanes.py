@@ -52,8 +52,9 @@ class Lanes:
         An exception of one piece is its own outcome and touches nothing else.
 
         Raises:
-            ProblemError: 429 if the queue has no room for all of them; 504 if they were not all
-                done in time, in which case those still waiting are dropped.
+            ProblemError: 413 if there can never be room for all of them; 429 if there is none
+                now; 504 if they were not all done in time, in which case those still waiting are
+                dropped.
         """
         futures = self._admit(works)
         tasks = [asyncio.wrap_future(future) for future in futures]
