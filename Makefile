@@ -8,14 +8,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve train evaluate test test-slow lint type format check pictures clean
+.PHONY: help install serve train evaluate test test-slow test-docker lint type format check pictures clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(READY) ## make the environment in .venv
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt $(wildcard requirements/*.txt)
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %d.%d; name another with PYTHON=..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
@@ -31,15 +31,19 @@ evaluate: $(READY) ## the table of held-out figures, from the shipped weights
 	$(BIN)/python -m training.evaluate $(ARGS)
 
 test: $(READY) ## all tests but the slow ones
-	$(BIN)/python -m pytest -m 'not slow' --cov --cov-report= $(ARGS)
+	$(BIN)/python -m pytest -m 'not slow and not docker' --cov --cov-report= $(ARGS)
 	@$(BIN)/coverage report --skip-covered --precision=1 | tail -n 30
 
 test-slow: $(READY) ## the slow tests: a clean clone, training on MNIST
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-lint: $(READY) ## ruff: rules and format
+test-docker: $(READY) ## the containers on a real Docker engine
+	$(BIN)/python -m pytest -m docker $(ARGS)
+
+lint: $(READY) ## ruff: rules and format; hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint Dockerfile
 
 type: $(READY) ## mypy, strict
 	$(BIN)/mypy
@@ -48,7 +52,7 @@ format: $(READY) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-check: lint type test test-slow ## what CI runs
+check: lint type test test-slow test-docker ## what CI runs
 
 pictures: $(READY) ## draw the pictures of the documents again
 	$(BIN)/python docs/make_pictures.py
