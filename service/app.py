@@ -11,10 +11,11 @@ from fastapi import FastAPI
 from model.errors import CheckpointError
 from service import problems
 from service.guard import Guard
-from service.holder import ModelHolder, announce, load_served, n_lanes
+from service.holder import ModelHolder, announce, n_lanes
 from service.lanes import Lanes
 from service.routes import operations, predict
 from service.settings import Settings
+from service.watch import CheckpointFile, keep_fresh
 
 __all__ = ["create_app"]
 
@@ -24,7 +25,7 @@ _log = logging.getLogger("service")
 def create_app(
     settings: Settings | None = None, *, on_failed_start: Callable[[], None] | None = None
 ) -> FastAPI:
-    """Make the application; the model is loaded in the background once it starts.
+    """Make the application; the model is loaded in the background once it starts, and watched.
 
     Until then `GET /health/ready` answers 503. If the weights cannot be used, the reason is
     logged and the application never becomes ready.
@@ -37,7 +38,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(_load(app, on_failed_start))
+        loading = asyncio.create_task(_load_and_watch(app, on_failed_start))
         try:
             yield
         finally:
@@ -68,10 +69,11 @@ def create_app(
     return app
 
 
-async def _load(app: FastAPI, on_failed_start: Callable[[], None] | None) -> None:
+async def _load_and_watch(app: FastAPI, on_failed_start: Callable[[], None] | None) -> None:
     settings: Settings = app.state.settings
+    file = CheckpointFile(settings)
     try:
-        served = await asyncio.to_thread(load_served, settings)
+        served = await asyncio.to_thread(file.load)
     except Exception as error:  # noqa: BLE001 - whatever it is, the process must not linger
         if isinstance(error, (CheckpointError, RuntimeError)):
             _log.error("cannot serve: %s", error)
@@ -86,4 +88,5 @@ async def _load(app: FastAPI, on_failed_start: Callable[[], None] | None) -> Non
         settings.request_timeout_s,
     )
     app.state.holder.served = served
-    announce(served, settings)
+    announce(served, settings, "ready")
+    await keep_fresh(file, app.state.holder, settings)

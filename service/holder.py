@@ -11,7 +11,7 @@ from model.checkpoint import SHIPPED
 from model.classifier import Classifier, load
 from model.door import SIDE
 from model.errors import CheckpointError
-from service.lanes import usable_cores
+from service.cores import granted_cores
 from service.problems import ProblemError
 from service.settings import Settings
 
@@ -34,6 +34,7 @@ class ModelHolder:
     def __init__(self) -> None:
         """Hold nothing yet."""
         self.served: Served | None = None
+        self.refresh_error: str | None = None  # why the newest file is not what is served
 
     def get(self) -> Served:
         """The served model.
@@ -61,17 +62,19 @@ def load_served(settings: Settings) -> Served:
     return Served(classifier, source)
 
 
-def announce(served: Served, settings: Settings) -> None:
+def announce(served: Served, settings: Settings, event: Literal["ready", "refreshed"]) -> None:
     """Tell the log what is served, and what keeps its answers from being calibrated."""
     classifier, checkpoint = served.classifier, served.classifier.checkpoint
     _log.info(
-        "ready: %s %s (%s), %d draws by %s on %s",
+        "%s: %s %s (%s), %d draws by %s on %s, %d lanes",
+        event,
         checkpoint.name,
         classifier.version,
         "shipped" if served.source == "shipped" else settings.checkpoint,
         settings.draws,
         classifier.engine.name,
         classifier.engine.device,
+        n_lanes(settings, classifier.engine.device),
     )
     if settings.draws != checkpoint.selective.n_draws:
         _log.warning(
@@ -88,8 +91,8 @@ def announce(served: Served, settings: Settings) -> None:
 
 
 def n_lanes(settings: Settings, device: str) -> int:
-    """As many lanes as asked for; else one per core, or one for a CUDA device."""
-    return settings.lanes or (1 if device == "cuda" else usable_cores())
+    """As many lanes as asked for; else one per granted core, or one for a CUDA device."""
+    return settings.lanes or (1 if device == "cuda" else granted_cores())
 
 
 def _choose(settings: Settings) -> tuple[Path, Literal["shipped", "file"]]:

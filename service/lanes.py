@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from typing import Generic, TypeVar
 
 from service.problems import ProblemError
 
-__all__ = ["Done", "Lanes", "usable_cores"]
+__all__ = ["Done", "Lanes"]
 
 T = TypeVar("T")
 
@@ -115,8 +114,3 @@ class Lanes:
     def _release(self, _future: Future[Done[T]]) -> None:
         with self._lock:
             self._waiting -= 1
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

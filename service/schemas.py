@@ -95,6 +95,9 @@ class ModelResponse(BaseModel):
     name: str
     version: str
     source: Literal["shipped", "file"]
+    refresh_error: str | None = Field(
+        description="Why the newest checkpoint was not taken; null if what is served is the newest."
+    )
     labels: list[str]
     input_contract: str
     draws: int
@@ -147,7 +150,7 @@ def predict_response(
     )
 
 
-def model_response(served: Served, lanes: int) -> ModelResponse:
+def model_response(served: Served, *, lanes: int, refresh_error: str | None) -> ModelResponse:
     """The body of `GET /model`."""
     classifier = served.classifier
     checkpoint = classifier.checkpoint
@@ -157,6 +160,7 @@ def model_response(served: Served, lanes: int) -> ModelResponse:
         name=checkpoint.name,
         version=classifier.version,
         source=served.source,
+        refresh_error=refresh_error,
         labels=list(classifier.labels),
         input_contract=checkpoint.input_contract,
         draws=classifier.engine.n_draws,

@@ -33,6 +33,13 @@ class Settings(BaseSettings):
         description="Whether the shipped weights may stand in for a missing checkpoint; if not, "
         "a missing file stops the start.",
     )
+    watch_interval_s: float = Field(
+        2.0,
+        ge=0,
+        le=3600,
+        description="Seconds between looks at the checkpoint's file, whose news is then served; "
+        "0 never looks.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where to compute; `auto` takes CUDA where it is available."
     )
@@ -43,7 +50,10 @@ class Settings(BaseSettings):
         description="Posterior draws held and used; the default level of 0.95 needs 40.",
     )
     lanes: int = Field(
-        0, ge=0, le=256, description="Pictures worked on at once; 0 takes one per usable CPU core."
+        0,
+        ge=0,
+        le=256,
+        description="Pictures worked on at once; 0 takes one per granted CPU core.",
     )
     max_upload_bytes: int = Field(
         10 * MIB, ge=1, description="Largest size of one uploaded file in bytes."

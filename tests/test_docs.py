@@ -14,7 +14,8 @@ OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 
 
 def rows() -> dict[str, tuple[str, str]]:
-    found = re.findall(r"^\| `(MNN_[A-Z_]+)` \| `([^`]*)` \| (.*) \|$", OPERATIONS, re.MULTILINE)
+    section = OPERATIONS.split("\n## ")[1]
+    found = re.findall(r"^\| `(MNN_[A-Z_]+)` \| `([^`]*)` \| (.*) \|$", section, re.MULTILINE)
     return {name: (default, meaning) for name, default, meaning in found}
 
 
@@ -26,6 +27,14 @@ def test_every_setting_is_documented_with_its_default_and_meaning() -> None:
             default = default.lower()
         expected[f"MNN_{name.upper()}"] = (default, field.description)
     assert rows() == expected
+
+
+def test_every_variable_of_the_compose_files_is_documented() -> None:
+    used = set()
+    for path in (ROOT / "docker-compose.yml", ROOT / "compose.gpu.yml"):
+        used |= set(re.findall(r"\$\{(\w+)", path.read_text()))
+    documented = set(re.findall(r"`((?:MNN|TORCH)_[A-Z_]+)`", OPERATIONS.split("## Containers")[1]))
+    assert used - documented == set()
 
 
 def test_every_status_is_documented() -> None:
@@ -44,7 +53,7 @@ def test_links_to_files_lead_somewhere(path: Path) -> None:
 def test_functions_and_tests_named_in_documents_exist(path: Path) -> None:
     code = "\n".join(
         p.read_text()
-        for room in ("model", "service", "training", "tests")
+        for room in ("model", "service", "training", "tests", "benchmarks")
         for p in (ROOT / room).rglob("*.py")
     )
     for name in re.findall(r"`(test_\w+)`", path.read_text()):

@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse
 
+from service.holder import ModelHolder
 from service.problems import responses
 from service.schemas import Health, ModelResponse, model_response
 
@@ -20,7 +21,10 @@ async def start() -> RedirectResponse:
 @router.get("/model", tags=["model"], responses=responses(500, 503))
 async def model(request: Request) -> ModelResponse:
     """What is being served: provenance, decision rule with its guarantee, held-out figures."""
-    return model_response(request.app.state.holder.get(), request.app.state.lanes.n_lanes)
+    holder: ModelHolder = request.app.state.holder
+    return model_response(
+        holder.get(), lanes=request.app.state.lanes.n_lanes, refresh_error=holder.refresh_error
+    )
 
 
 @router.get("/health/live", tags=["health"])

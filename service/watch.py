@@ -1,0 +1,86 @@
+"""Keeping what is served equal to what the checkpoint's file holds, without a restart.
+
+The file is looked at, not subscribed to: notifications do not cross network file systems, and not
+every volume of a container passes them on.
+"""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import TypeAlias
+
+from model.errors import CheckpointError
+from service.holder import ModelHolder, Served, announce, load_served
+from service.settings import Settings
+
+__all__ = ["CheckpointFile", "keep_fresh"]
+
+_log = logging.getLogger("service")
+
+_Identity: TypeAlias = tuple[int, ...]
+
+
+class CheckpointFile:
+    """The file that the settings name, and what it was when it was last loaded.
+
+    Args:
+        settings: Name the file, and what stands in for it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Nothing is looked at yet; see the class."""
+        self._settings = settings
+        self._loaded: _Identity | None = None
+
+    def load(self) -> Served:
+        """Load, check and warm what the settings name.
+
+        Raises:
+            CheckpointError: If the weights cannot be used.
+            RuntimeError: If the device is not available.
+        """
+        # Before reading: a change in between is then seen as one at the next look.
+        self._loaded = _identity(self._settings.checkpoint)
+        return load_served(self._settings)
+
+    def has_changed(self) -> bool:
+        """Whether the file is another than at the last `load`, well or badly as that went."""
+        return _identity(self._settings.checkpoint) != self._loaded
+
+
+async def keep_fresh(file: CheckpointFile, holder: ModelHolder, settings: Settings) -> None:
+    """Look at the file every `watch_interval_s` and serve its news; runs until cancelled.
+
+    Requests that are being answered keep the model they began with. A file that cannot be used
+    changes nothing, is reported in the log and in `holder.refresh_error`, and is tried again when
+    it changes. A file that is gone gives way to the shipped weights, as it would at a start.
+    """
+    while settings.watch_interval_s:
+        await asyncio.sleep(settings.watch_interval_s)
+        if not await asyncio.to_thread(file.has_changed):
+            continue
+        kept = holder.get().classifier.version
+        try:
+            served = await asyncio.to_thread(file.load)
+        except (CheckpointError, RuntimeError) as error:
+            _log.error("the new checkpoint was not taken, %s is served still: %s", kept, error)
+            # What clients may read names the file, never its folder.
+            path = settings.checkpoint
+            holder.refresh_error = str(error).replace(str(path), path.name)
+        except Exception:  # noqa: BLE001 - whatever it is, the old model goes on
+            _log.exception("the new checkpoint was not taken, %s is served still", kept)
+            holder.refresh_error = "a fault while loading the new checkpoint; see the log"
+        else:
+            holder.served, holder.refresh_error = served, None
+            announce(served, settings, "refreshed")
+
+
+def _identity(path: Path) -> _Identity | None:
+    """What changes when a file's content or access does; None if there is no file."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return (error.errno or 0,)
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -1,0 +1,167 @@
+"""The watched checkpoint: news is served without a restart, and bad news changes nothing."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from model import save_checkpoint
+from model.checkpoint import SHIPPED
+from service import Settings
+from service.watch import CheckpointFile
+from tests.conftest import TINY, Server, spoil, tiny_checkpoint
+
+INTERVAL_S = 0.05
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "digits.safetensors"
+
+
+@pytest.fixture
+def watching(make_server: Callable[..., Server], path: Path) -> Server:
+    """A service that watches `path`, where there is nothing yet."""
+    return make_server(checkpoint=path, draws=40, watch_interval_s=INTERVAL_S, device="cpu")
+
+
+def described(server: Server) -> dict[str, Any]:
+    with server.client() as client:
+        body: dict[str, Any] = client.get("/model").json()
+    return body
+
+
+def until(server: Server, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    deadline = time.monotonic() + 20
+    while not condition(body := described(server)):
+        assert time.monotonic() < deadline, (body, server.log.read_text())
+        time.sleep(0.02)
+    return body
+
+
+def test_a_new_checkpoint_is_served_and_its_removal_goes_back(watching: Server, path: Path) -> None:
+    before = described(watching)
+    assert before["source"] == "shipped"
+    save_checkpoint(tiny_checkpoint(), path)
+    first = until(watching, lambda body: body["source"] == "file")
+    assert first["version"] != before["version"]
+    assert first["refresh_error"] is None
+
+    save_checkpoint(tiny_checkpoint(threshold=1.0), path)
+    second = until(watching, lambda body: body["version"] != first["version"])
+    assert second["decision"]["threshold"] == 1.0
+
+    path.unlink()
+    assert until(watching, lambda body: body["source"] == "shipped")["version"] == before["version"]
+
+
+def test_a_bad_file_changes_nothing_and_is_reported_without_its_folder(
+    watching: Server, path: Path, seven_png: bytes
+) -> None:
+    save_checkpoint(tiny_checkpoint(), path)
+    good = until(watching, lambda body: body["source"] == "file")
+    spoil(path, lambda tensors, _: tensors["conv2.bias.mean"].fill(float("nan")))
+    bad = until(watching, lambda body: body["refresh_error"] is not None)
+    assert bad["version"] == good["version"]
+    assert bad["refresh_error"].startswith("digits.safetensors: tensor conv2.bias.mean")
+    assert str(path.parent) not in bad["refresh_error"]
+    log = watching.log.read_text()
+    assert f"the new checkpoint was not taken, {good['version']} is served still: {path}" in log
+    assert "Traceback" not in log
+    time.sleep(10 * INTERVAL_S)  # it is tried again when it changes, not at every look
+    assert watching.log.read_text().count("was not taken") == log.count("was not taken")
+    with watching.client() as client:
+        answer = client.post("/predict", files={"file": seven_png}).json()
+    assert answer["model"]["version"] == good["version"]
+
+    save_checkpoint(tiny_checkpoint(threshold=1.0), path)
+    mended = until(watching, lambda body: body["version"] != good["version"])
+    assert mended["refresh_error"] is None
+
+
+def test_a_file_that_is_written_in_place_is_taken_once_it_is_whole(
+    watching: Server, path: Path
+) -> None:
+    data = SHIPPED.read_bytes()
+    with path.open("wb") as file:
+        file.write(data[:1000])
+        file.flush()
+        until(watching, lambda body: body["refresh_error"] is not None)
+        file.write(data[1000:])
+    body = until(watching, lambda body: body["source"] == "file")
+    assert body["refresh_error"] is None
+
+
+def test_where_the_shipped_weights_may_not_stand_in_a_removal_changes_nothing(
+    make_server: Callable[..., Server], path: Path
+) -> None:
+    save_checkpoint(tiny_checkpoint(), path)
+    server = make_server(
+        checkpoint=path, draws=40, watch_interval_s=INTERVAL_S, allow_shipped=False
+    )
+    version = described(server)["version"]
+    path.unlink()
+    body = until(server, lambda body: body["refresh_error"] is not None)
+    assert (body["version"], body["source"]) == (version, "file")
+    assert "there is no such file" in body["refresh_error"]
+
+
+def test_an_interval_of_0_never_looks(make_server: Callable[..., Server], path: Path) -> None:
+    server = make_server(checkpoint=path, draws=40, watch_interval_s=0)
+    save_checkpoint(tiny_checkpoint(), path)
+    time.sleep(1)
+    assert described(server)["source"] == "shipped"
+
+
+def test_no_request_fails_while_the_model_changes_and_every_answer_is_of_one_model(
+    watching: Server, path: Path, seven_png: bytes
+) -> None:
+    answers: list[dict[str, Any]] = []
+    failures: list[str] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        with watching.client() as client:
+            while not over.is_set():
+                answer = client.post("/predict", files={"file": seven_png})
+                if answer.status_code == httpx.codes.OK:
+                    answers.append(answer.json())
+                else:
+                    failures.append(answer.text)
+
+    clients = [threading.Thread(target=ask) for _ in range(4)]
+    for client in clients:
+        client.start()
+    seen = {described(watching)["version"]}
+    for threshold in (1.0, 1.1, 1.2, 1.3):
+        save_checkpoint(tiny_checkpoint(TINY, threshold=threshold), path)
+        seen.add(until(watching, lambda body: body["version"] not in seen)["version"])
+    time.sleep(0.2)
+    over.set()
+    for client in clients:
+        client.join(timeout=30)
+    assert not failures
+    assert len(seen) == 5
+    shipped = {a["probability"] for a in answers if a["classes"][7]["probability"] > 0.9}
+    others = {a["probability"] for a in answers if a["classes"][7]["probability"] <= 0.9}
+    # The four share their weights: with the shipped ones that makes two different answers, no more.
+    assert (len(shipped), len(others)) == (1, 1)
+    assert {a["model"]["version"] for a in answers} == seen
+
+
+def test_a_change_while_loading_is_seen_afterwards(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(tiny_checkpoint(), path)
+
+    def overtaken(_settings: Settings) -> None:
+        save_checkpoint(tiny_checkpoint(threshold=1.0), path)
+
+    monkeypatch.setattr("service.watch.load_served", overtaken)
+    file = CheckpointFile(Settings(checkpoint=path))
+    file.load()
+    assert file.has_changed()
