@@ -34,6 +34,13 @@ COVERED = {
     "make train": "the command that made the shipped weights; interrupted forms in test_run.py",
     'make train ARGS="--epochs 1"': "test_one_epoch_of_mnist_works_and_says_what_it_costs",
     'make train ARGS="--dataset digits"': "test_make_passes_arguments_through_to_training",
+    "docker compose up": "test_up_serves_the_shipped_weights_locked_down_and_within_its_limits",
+    "docker compose run --rm training": (
+        "test_training_on_mnist_in_a_mounted_folder_refreshes_the_service, with one epoch"
+    ),
+    "docker compose -f docker-compose.yml -f compose.gpu.yml up": (
+        "test_the_overlay_for_a_gpu_selects_the_image_with_cuda: built and run, without a GPU"
+    ),
     "pip install -c constraints.txt .": "test_pip_installs_the_packages_with_their_weights",
     "conda create -n maybe python=3.12": "not run: conda cannot be installed by the tests",
     "conda activate maybe": "not run: as above; what follows is the pip command",

@@ -233,10 +233,16 @@ def _readable_root(data_dir: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="mnist-") as temporary:
         copies = Path(temporary) / "MNIST" / "raw"
-        copies.mkdir(parents=True)
-        for archive in archives.iterdir():
-            if archive.suffix == ".gz" or not (archives / f"{archive.name}.gz").exists():
-                shutil.copyfile(archive, copies / archive.name)
+        try:
+            copies.mkdir(parents=True)
+            for archive in archives.iterdir():
+                if archive.suffix == ".gz" or not (archives / f"{archive.name}.gz").exists():
+                    shutil.copyfile(archive, copies / archive.name)
+        except OSError as error:
+            raise DataNotFoundError(
+                f"{archives} cannot be written to, and MNIST could not be copied to {temporary} "
+                f"({error.strerror}) to be unpacked there: make room, or unpack the archives."
+            ) from error
         yield Path(temporary)
 
 

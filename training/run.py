@@ -5,7 +5,9 @@ Exit codes: 0 written; 1 could not be written; 2 no data or an option that canno
 """
 
 import argparse
+import errno
 import math
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -145,7 +147,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(error, 2)
     except FloorError as error:
         return _fail(f"{error}. {config.output} was left as it was.", 3)
-    except (OSError, CheckpointError) as error:
+    except OSError as error:
+        return _fail(_not_written(error, config.output), 1)
+    except CheckpointError as error:
         return _fail(f"could not write {config.output}: {error}", 1)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command continues after the last whole epoch", 130)
@@ -153,6 +157,23 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, before)
     _report(checkpoint, config, dataset)
     return 0
+
+
+def _not_written(error: OSError, output: Path) -> str:
+    """Why nothing was written, and what to do about it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"could not write {output}: the disk that holds {output.parent} is full. Make room and "
+            "run the same command again: it continues after the last whole epoch. What stood "
+            "there before is untouched."
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        user = f"user {os.getuid()}" if hasattr(os, "getuid") else "this user"
+        return (
+            f"could not write {output}: {user} may not write in {output.parent} "
+            f"({error.strerror}). Hand that folder to this user, or name another with --output."
+        )
+    return f"could not write {output}: {error}"
 
 
 def _fail(message: object, code: int) -> int:

@@ -1,6 +1,9 @@
 """Where pictures come from: disjoint parts, and one clear line where there are none."""
 
+import errno
 import gzip
+import os
+import shutil
 import struct
 from pathlib import Path
 
@@ -106,6 +109,22 @@ def test_a_folder_that_must_not_be_written_is_read_all_the_same(
     assert sorted(p.name for p in (tmp_path / "MNIST" / "raw").iterdir()) == sorted(
         f"{name}.gz" for name in NAMES
     )
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_no_room_to_unpack_a_read_only_folder_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_paths: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    fake_archives(tmp_path / "MNIST" / "raw")
+    monkeypatch.setattr(data, "_writable", lambda _folder: False)
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(
+        DataNotFoundError, match=r"No space left.*make room, or unpack the archives"
+    ):
+        Mnist(tmp_path).test()
 
 
 def test_a_read_only_folder_is_recognised(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """`python -m training.run` as a user runs it: end to end on real digits, interrupted, refused."""
 
 import contextlib
+import errno
 import io
+import os
 import re
 import signal
 import subprocess
@@ -250,6 +252,29 @@ def test_an_output_that_cannot_be_written_is_told_before_the_fit(tmp_path: Path)
     assert "taken" in result.stderr
     assert "Traceback" not in result.stderr
     assert "epoch" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("fault", "advice"),
+    [
+        (errno.ENOSPC, "is full. Make room and run the same command again"),
+        (errno.EROFS, "may not write in checkpoints (Read-only file system). Hand that folder"),
+        (errno.EIO, "Input/output error"),
+    ],
+)
+def test_a_file_system_that_refuses_is_told_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: int, advice: str
+) -> None:
+    # `tests/test_containers.py` has real ones: a full volume, and one of another user's.
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(fault, os.strerror(fault))
+
+    monkeypatch.setattr(run, "train", refuse)
+    result = train(tmp_path, *SHORT, check=False)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: could not write checkpoints/sklearn-digits.safetensors: ")
+    assert advice in line
 
 
 @pytest.mark.parametrize(

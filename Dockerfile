@@ -1,0 +1,75 @@
+# Three images: `service` (CPU), `service-cuda`, `training`; docker-compose.yml builds and runs them.
+# What seldom changes stands first: a change of the sources rebuilds the last layer alone.
+ARG PYTHON=3.12
+
+# What the images share: a user without a name, two folders of that user's (so that a named volume
+# first mounted there is that user's, too, whichever container comes first), and how to serve.
+FROM python:${PYTHON}-slim AS base
+LABEL org.opencontainers.image.title="Maybe Neural Network" \
+      org.opencontainers.image.description="Reads a handwritten digit and says how sure it is" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="0.1.0"
+ENV PYTHONUNBUFFERED=1 \
+    HOME=/tmp \
+    MNN_HOST=0.0.0.0 \
+    MNN_PORT=8000
+WORKDIR /srv
+RUN install --directory --owner=10001 --group=10001 checkpoints data
+COPY constraints.txt /build/
+COPY requirements /build/requirements/
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=0.5s \
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['MNN_PORT'] + '/health/ready', timeout=4)"]
+CMD ["python", "-m", "service"]
+
+# The sources as an installed, compiled package.
+FROM base AS package
+RUN pip install --no-cache-dir --constraint /build/constraints.txt setuptools
+WORKDIR /build
+COPY pyproject.toml README.md LICENSE ./
+COPY model model/
+COPY service service/
+COPY training training/
+RUN pip install --no-cache-dir --no-deps --no-build-isolation --no-index --prefix /package .
+
+# PyTorch for a CPU. Without an index of its own (TORCH_INDEX=), pip's usual one is asked, whose
+# builds for Linux bring CUDA along: they work on a CPU, and are several times as large.
+FROM base AS torch-cpu
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN pip install --no-cache-dir --constraint /build/constraints.txt \
+        ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} --requirement /build/requirements/torch.txt
+
+# PyTorch with CUDA.
+FROM base AS torch-cuda
+ARG TORCH_INDEX=
+RUN pip install --no-cache-dir --constraint /build/constraints.txt \
+        ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} --requirement /build/requirements/torch.txt
+
+
+FROM torch-cpu AS service
+RUN pip install --no-cache-dir --constraint /build/constraints.txt \
+        --requirement /build/requirements/model.txt --requirement /build/requirements/service.txt \
+    && pip uninstall --yes pip
+COPY --from=package /package /usr/local/
+USER 10001:10001
+
+
+FROM torch-cuda AS service-cuda
+RUN pip install --no-cache-dir --constraint /build/constraints.txt \
+        --requirement /build/requirements/model.txt --requirement /build/requirements/service.txt \
+    && pip uninstall --yes pip
+COPY --from=package /package /usr/local/
+USER 10001:10001
+
+
+FROM torch-cpu AS training
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN pip install --no-cache-dir --constraint /build/constraints.txt \
+        ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} torchvision \
+    && pip install --no-cache-dir --constraint /build/constraints.txt \
+        --requirement /build/requirements/model.txt --requirement /build/requirements/training.txt \
+    && pip uninstall --yes pip
+COPY --from=package /package /usr/local/
+USER 10001:10001
+HEALTHCHECK NONE
+ENTRYPOINT ["python", "-m", "training.run"]
