@@ -96,6 +96,11 @@ class ModelConfig:
         )
         return 2 * total / 1e6
 
+    @property
+    def last_map(self) -> tuple[int, int]:
+        """Channels and side of the map that the first fully connected layer sees, flattened."""
+        return (self.convs[-1].channels if self.convs else 1), self._sides()[-1]
+
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight and bias, in the order in which draws are made.
 
@@ -107,7 +112,8 @@ class ModelConfig:
             shapes[f"conv{i}.weight"] = (conv.channels, channels, conv.kernel, conv.kernel)
             shapes[f"conv{i}.bias"] = (conv.channels,)
             channels = conv.channels
-        widths = [channels * self._sides()[-1] ** 2, *self.hidden, self.n_classes]
+        channels, side = self.last_map
+        widths = [channels * side**2, *self.hidden, self.n_classes]
         for i, (n_in, n_out) in enumerate(pairwise(widths), 1):
             shapes[f"dense{i}.weight"] = (n_out, n_in)
             shapes[f"dense{i}.bias"] = (n_out,)

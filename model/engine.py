@@ -1,5 +1,8 @@
 """What multiplies: the engines that turn 28×28 inputs into the logits of every draw."""
 
+import ctypes
+import importlib.util
+import os
 from typing import Literal, Protocol
 
 import numpy as np
@@ -7,7 +10,7 @@ from numpy.typing import NDArray
 
 from model.posterior import Posterior
 
-__all__ = ["Device", "Engine", "make_engine"]
+__all__ = ["Device", "Engine", "has_cuda_device", "make_engine"]
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -37,16 +40,42 @@ def make_engine(
 ) -> Engine:
     """Draw the posterior and prepare the engine for a device.
 
+    On a CPU that is the ensemble engine, for which PyTorch is not imported; on CUDA the same
+    draws, batched in PyTorch.
+
     Args:
         posterior: The posterior.
         n_draws: Number of draws S to hold.
         device: `cuda` for a GPU, `cpu`, or `auto` for CUDA where it is available.
-        threads: CPU threads that one call may use, for the whole process; the library's own
-            default if None.
+        threads: CPU threads that one call may use; as many as cores are granted if None.
 
     Raises:
         RuntimeError: If `cuda` is asked for and not available.
     """
-    from model.torch_engine import TorchEngine  # noqa: PLC0415 - torch takes seconds to import
+    if device != "cpu" and (device == "cuda" or has_cuda_device()):
+        from model.cuda import CudaEngine, CudaUnavailableError  # noqa: PLC0415 - seconds
 
-    return TorchEngine(posterior, n_draws=n_draws, device=device, threads=threads)
+        try:
+            return CudaEngine(posterior, n_draws=n_draws)
+        except CudaUnavailableError:
+            if device == "cuda":
+                raise
+    from model.ensemble import EnsembleEngine  # noqa: PLC0415 - a GPU does without
+
+    return EnsembleEngine(posterior, n_draws=n_draws, threads=threads)
+
+
+def has_cuda_device() -> bool:
+    """Whether there are a CUDA device and PyTorch to use it, without importing PyTorch.
+
+    The driver itself is asked, which takes `CUDA_VISIBLE_DEVICES` into account.
+    """
+    if importlib.util.find_spec("torch") is None:
+        return False
+    count = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+        found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    except (OSError, AttributeError):
+        return False
+    return found and count.value > 0

@@ -9,9 +9,9 @@ import numpy as np
 
 from model.checkpoint import SHIPPED
 from model.classifier import Classifier, load
+from model.cores import granted_cores
 from model.door import SIDE
 from model.errors import CheckpointError
-from service.cores import granted_cores
 from service.problems import ProblemError
 from service.settings import Settings
 

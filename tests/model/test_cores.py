@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cores import granted_cores
+from model.cores import granted_cores
 
 ALL = 64
 

@@ -1,0 +1,208 @@
+"""The engines: one meaning, whatever multiplies, and no answer that depends on another."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from model import Conv, ModelConfig, Posterior, load, load_checkpoint, open_bytes
+from model.checkpoint import SHIPPED
+from model.cuda import CudaEngine
+from model.engine import Engine, has_cuda_device, make_engine
+from model.ensemble import EnsembleEngine, block_sizes
+from model.torch_engine import TorchEngine
+from model.uncertainty import softmax
+from tests.conftest import ROOT, TINY, tiny_posterior
+
+SHAPES = {
+    "tiny": TINY,
+    "no convolution": ModelConfig(convs=(), hidden=(20, 12)),
+    "no hidden layer": ModelConfig(convs=(Conv(3, 5, pool=True),), hidden=()),
+    "odd sides": ModelConfig(convs=(Conv(5, 4, pool=True), Conv(7, 3, pool=True)), hidden=(9,)),
+    "two classes": ModelConfig(convs=(Conv(4, 3), Conv(4, 3)), hidden=(8,), labels=("a", "b")),
+}
+
+
+def inputs(n: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (n, 28, 28), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Posterior:
+    return load_checkpoint(SHIPPED).posterior
+
+
+@pytest.fixture(scope="module")
+def ensemble(shipped: Posterior) -> EnsembleEngine:
+    return EnsembleEngine(shipped, n_draws=100, threads=1)
+
+
+# One meaning
+
+
+def test_the_reference_runs_the_very_networks_that_numpy_drew() -> None:
+    posterior, images = tiny_posterior(), inputs(2)
+    logits = TorchEngine(posterior, n_draws=4).logits(images, 4)
+    assert logits.shape == (4, 2, 10)
+    expected = np.stack([network_in_numpy(posterior.draw(s), images) for s in range(4)])
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def network_in_numpy(weights: dict[str, np.ndarray], images: np.ndarray) -> np.ndarray:
+    """`TINY` by the definition of its operations."""
+    x = images[:, None].astype(np.float64) / 255
+    for layer in ("conv1", "conv2"):
+        kernel, bias = weights[f"{layer}.weight"], weights[f"{layer}.bias"]
+        size = kernel.shape[-1]
+        windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(2, 3))
+        x = np.einsum("bihwkl,oikl->bohw", windows, kernel) + bias[:, None, None]
+        x = np.maximum(x, 0)
+        even = x.shape[-1] // 2 * 2
+        x = x[:, :, :even, :even]
+        x = x.reshape(*x.shape[:2], even // 2, 2, even // 2, 2).max(axis=(3, 5))
+    x = x.reshape(len(x), -1)
+    x = np.maximum(x @ weights["dense1.weight"].T + weights["dense1.bias"], 0)
+    return np.asarray(x @ weights["dense2.weight"].T + weights["dense2.bias"])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("n_draws", [1, 17])
+def test_every_engine_agrees_with_the_reference(shape: str, n_draws: int) -> None:
+    posterior, images = tiny_posterior(SHAPES[shape]), inputs(3)
+    reference = TorchEngine(posterior, n_draws=n_draws).logits(images, n_draws)
+    engines: list[Engine] = [
+        EnsembleEngine(posterior, n_draws=n_draws, threads=1),
+        EnsembleEngine(posterior, n_draws=n_draws, threads=2),
+        CudaEngine(posterior, n_draws=n_draws, device="cpu"),  # its code, without its device
+    ]
+    for engine in engines:
+        found = engine.logits(images, n_draws)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(softmax(found), softmax(reference), rtol=0, atol=1e-5)
+        assert engine.logits(images[:0], n_draws).shape == (n_draws, 0, reference.shape[2])
+
+
+def test_the_shipped_model_agrees_with_the_reference_to_1e_5(
+    shipped: Posterior, ensemble: EnsembleEngine
+) -> None:
+    names = ("seven", "four-or-nine", "letter", "blank")
+    pictures = [(ROOT / "docs" / "examples" / f"{n}.png").read_bytes() for n in names]
+    images = np.concatenate([[open_bytes(p).pixels for p in pictures], inputs(8)])
+    reference = softmax(TorchEngine(shipped, n_draws=100).logits(images, 100))
+    for engine in (ensemble, CudaEngine(shipped, n_draws=100, device="cpu")):
+        found = softmax(engine.logits(images, 100))
+        np.testing.assert_allclose(found, reference, rtol=0, atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_cuda_agrees_with_the_cpu() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("this machine has no CUDA device")
+    on_cpu, on_cuda = (load(device=d) for d in ("cpu", "cuda"))
+    assert on_cuda.engine.device == "cuda"
+    images = inputs(70)  # more than one chunk
+    for n_draws in (100, 37):
+        mine, other = (c.probabilities(images, n_draws) for c in (on_cuda, on_cpu))
+        np.testing.assert_allclose(mine, other, rtol=0, atol=1e-5)
+
+
+# No answer depends on another
+
+
+def test_a_picture_has_the_same_bits_alone_and_in_any_company(ensemble: EnsembleEngine) -> None:
+    images = inputs(19)  # more than two chunks
+    together = ensemble.logits(images, 100)
+    for i in range(len(images)):
+        assert np.array_equal(together[:, i], ensemble.logits(images[i : i + 1], 100)[:, 0])
+
+
+@pytest.mark.parametrize("n_draws", [1, 2, 9, 10, 11, 40, 41, 57, 92, 99, 100])
+def test_fewer_draws_are_a_prefix_to_the_last_bit(ensemble: EnsembleEngine, n_draws: int) -> None:
+    images = inputs(3)
+    assert np.array_equal(ensemble.logits(images, n_draws), ensemble.logits(images, 100)[:n_draws])
+
+
+def test_more_draws_held_change_no_draw(shipped: Posterior, ensemble: EnsembleEngine) -> None:
+    more = EnsembleEngine(shipped, n_draws=130, threads=1)
+    assert np.array_equal(more.logits(inputs(2), 100), ensemble.logits(inputs(2), 100))
+
+
+def test_concurrent_calls_answer_as_serial_ones(ensemble: EnsembleEngine) -> None:
+    asked = [(inputs(1 + i % 9, seed=i), 10 + 7 * (i % 13)) for i in range(60)]
+    serial = [ensemble.logits(*arguments) for arguments in asked]
+    with ThreadPoolExecutor(4) as threads:
+        concurrent = list(threads.map(lambda arguments: ensemble.logits(*arguments), asked))
+    for one, other in zip(serial, concurrent, strict=True):
+        assert np.array_equal(one, other)
+
+
+# Blocks
+
+
+@pytest.mark.parametrize("n_draws", [1, 9, 10, 11, 40, 100, 1000])
+def test_the_first_draws_cost_little_more_than_their_share(n_draws: int) -> None:
+    sizes = block_sizes(n_draws)
+    assert sum(sizes) == n_draws
+    assert min(sizes) >= 1
+    ends = np.cumsum(sizes)
+    for n in range(10, n_draws + 1):
+        computed = ends[np.searchsorted(ends, n)]
+        assert computed <= n + 0.12 * n + 1
+
+
+def test_blocks_of_a_smaller_model_are_those_of_a_larger_one() -> None:
+    for few, many in pairwise((11, 40, 100, 130)):
+        assert block_sizes(few)[:-1] == block_sizes(many)[: len(block_sizes(few)) - 1]
+
+
+# Which engine
+
+
+def test_a_cpu_takes_the_ensemble_engine() -> None:
+    engine = make_engine(tiny_posterior(), n_draws=2, device="cpu")
+    assert (engine.name, engine.device, engine.n_draws) == ("onnxruntime", "cpu", 2)
+
+
+def test_asking_for_cuda_without_one_is_refused() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(RuntimeError, match="CUDA"):
+        make_engine(tiny_posterior(), n_draws=2, device="cuda")
+
+
+def test_cuda_is_looked_for_without_importing_torch() -> None:
+    code = (
+        "import sys; from model.engine import has_cuda_device; found = has_cuda_device();"
+        "assert 'torch' not in sys.modules; print(found)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == str(torch.cuda.is_available())
+
+
+def test_a_driver_without_a_torch_that_can_use_it_leaves_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    assert has_cuda_device() is False
+    monkeypatch.setattr("model.engine.has_cuda_device", lambda: True)
+    assert make_engine(tiny_posterior(), n_draws=2, device="auto").device == "cpu"
+
+
+def test_without_torch_an_answer_needs_nothing_more() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None;"  # makes its import fail
+        "from model import load; c = load();"
+        f"print(c.engine.name, c.predict({str(ROOT / 'docs/examples/seven.png')!r}).prediction)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["onnxruntime", "7"]
