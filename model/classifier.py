@@ -1,6 +1,7 @@
 """From a picture to an answer in one call: `load().predict(picture)`."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,7 @@ from model.decision import Reason
 from model.door import MAX_PIXELS, DigitImage, open_array, open_bytes, open_image
 from model.engine import Device, Engine, make_engine
 from model.errors import PictureTooLargeError, RequestError
-from model.uncertainty import Floats, PredictiveSummary, softmax, summarise
+from model.uncertainty import Floats, softmax, summarise
 
 __all__ = ["DEFAULT_DRAWS", "LEAST_LEVEL", "ClassProbability", "Classifier", "Prediction", "load"]
 
@@ -122,13 +123,26 @@ class Classifier:
             ValueError: If an array has another shape or values out of range.
         """
         samples = self.check_request(samples, level)
-        return self.predict_input(_open(picture, max_pixels), samples=samples, level=level)
+        image = _open(picture, max_pixels)
+        return self.predict_inputs([image], samples=samples, levels=[level])[0]
 
-    def predict_input(self, image: DigitImage, *, samples: int, level: float) -> Prediction:
-        """Answer for a picture that has come through the digit door."""
-        probabilities = self.probabilities(image.pixels[None], samples)
-        summary = summarise(probabilities, level)
-        return self._answer(image, probabilities, summary, level)
+    def predict_inputs(
+        self, images: Sequence[DigitImage], *, samples: int, levels: Sequence[float]
+    ) -> list[Prediction]:
+        """Answers for pictures that have come through the digit door, computed together.
+
+        Each is to the last bit what it would be alone.
+
+        Args:
+            images: The pictures.
+            samples: Number of draws to use for all of them.
+            levels: Mass of the credible intervals, for each its own.
+        """
+        logits = self.engine.logits(np.stack([image.pixels for image in images]), samples)
+        return [
+            self._answer(image, softmax(np.ascontiguousarray(logits[:, i : i + 1])), level)
+            for i, (image, level) in enumerate(zip(images, levels, strict=True))
+        ]
 
     def probabilities(self, images: NDArray[np.uint8], samples: int | None = None) -> Floats:
         """Class probabilities (S, B, C) of each draw for inputs (B, 28, 28) of the digit door."""
@@ -161,10 +175,9 @@ class Classifier:
             )
         return n_draws
 
-    def _answer(
-        self, image: DigitImage, probabilities: Floats, summary: PredictiveSummary, level: float
-    ) -> Prediction:
+    def _answer(self, image: DigitImage, probabilities: Floats, level: float) -> Prediction:
         checkpoint, samples = self.checkpoint, len(probabilities)
+        summary = summarise(probabilities, level)
         top = int(summary.probability[0].argmax())
         members = checkpoint.conformal.prediction_sets(summary.probability)[0]
         reasons = image.reasons

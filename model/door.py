@@ -317,11 +317,19 @@ def _ink(grey: NDArray[np.float32]) -> NDArray[np.float32] | None:
     if strongest < _LEAST_CONTRAST:
         return None
     departure = np.maximum(paper - frame, 0) if dark_ink else np.maximum(frame - paper, 0)
-    floor = _NOISE_MARGIN * np.quantile(departure, 0.75)
+    floor = _NOISE_MARGIN * _upper_quartile(departure)
     if floor >= strongest / 2:  # ink that touches the border is not unevenness
         floor = 0.0
     result: NDArray[np.float32] = np.maximum(ink - floor, 0) / (strongest - floor)
     return result
+
+
+def _upper_quartile(values: NDArray[np.float32]) -> float:
+    """`np.quantile(values, 0.75)`, which takes longer than all the rest for a small picture."""
+    ordered = np.sort(values)
+    whole, part = divmod(0.75 * (len(ordered) - 1), 1)
+    below, above = ordered[int(whole)], ordered[min(int(whole) + 1, len(ordered) - 1)]
+    return float(below + (above - below) * part)
 
 
 def _boxed(ink: NDArray[np.float32]) -> NDArray[np.float32]:

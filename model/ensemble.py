@@ -13,7 +13,11 @@ N cost their share of all. Every picture and every draw is computed by itself in
 operations, whatever else is asked at the same time: no answer depends on that, not in its last bit.
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -39,10 +43,14 @@ _CHUNK = 8  # pictures at once: more no longer fit the cache between two layers
 class EnsembleEngine:
     """The draws of a posterior, stacked; see the module.
 
+    A call that finds cores free has them compute some of the blocks, which makes a lone picture
+    faster and changes no bit of its answer. Calls that come together run side by side.
+
     Args:
         posterior: The posterior.
         n_draws: Number of draws S, made once here.
-        threads: CPU threads of one call; as many as cores are granted if None.
+        threads: CPU threads that all calls together keep busy, if there are no more calls than
+            that; as many as cores are granted if None.
     """
 
     name = "onnxruntime"
@@ -54,12 +62,13 @@ class EnsembleEngine:
         self._n_classes = posterior.config.n_classes
         sizes = block_sizes(n_draws)
         self._ends = np.cumsum(sizes)
+        self._threads = threads or granted_cores()
+        self._busy = 0
+        self._lock = threading.Lock()
+        self._helpers = ThreadPoolExecutor(self._threads, thread_name_prefix="ensemble")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or granted_cores()
-        options.inter_op_num_threads = 1
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # A thread that waits for work must not keep a core busy that another lane could use.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
             _graph(posterior, sizes).SerializeToString(),
             options,
@@ -69,15 +78,46 @@ class EnsembleEngine:
     def logits(self, images: NDArray[np.uint8], n_draws: int) -> NDArray[np.float32]:
         """See `Engine.logits`."""
         result = np.empty((n_draws, len(images), self._n_classes), np.float32)
-        n_blocks = int(np.searchsorted(self._ends, n_draws)) + 1
-        wanted = np.array(n_draws)
+        with self._free_threads(n_draws) as n_threads:
+            first, *others = self._ranges(n_draws, n_threads)
+            helping = [self._helpers.submit(self._fill, result, images, *other) for other in others]
+            self._fill(result, images, *first)
+            for helper in helping:
+                helper.result()
+        return result
+
+    def _fill(
+        self, result: NDArray[np.float32], images: NDArray[np.uint8], first: int, last: int
+    ) -> None:
+        """Compute the draws from `first` up to `last`, both the ends of blocks or of the result."""
+        bounds = {"first": np.array(first), "last": np.array(last)}
         for start in range(0, len(images), _CHUNK):
             chunk = images[start : start + _CHUNK]
             x = chunk[:, None].astype(np.float32) / 255
-            blocks = self._session.run(None, {"images": x, "n_draws": wanted})[:n_blocks]
-            stacked = np.concatenate(blocks, axis=1).reshape(len(chunk), -1, self._n_classes)
-            result[:, start : start + _CHUNK] = stacked[:, :n_draws].swapaxes(0, 1)
-        return result
+            blocks = self._session.run(None, {"images": x, **bounds})
+            computed = [block for block in blocks if block.size]
+            stacked = np.concatenate(computed, axis=1).reshape(len(chunk), -1, self._n_classes)
+            result[first:last, start : start + _CHUNK] = stacked[:, : last - first].swapaxes(0, 1)
+
+    @contextmanager
+    def _free_threads(self, n_draws: int) -> Iterator[int]:
+        """Take the threads that no other call keeps busy, at least the caller's own."""
+        with self._lock:
+            free = self._threads - self._busy if n_draws >= 2 * _FIRST_BLOCK else 1
+            taken = max(1, free)
+            self._busy += taken
+        try:
+            yield taken
+        finally:
+            with self._lock:
+                self._busy -= taken
+
+    def _ranges(self, n_draws: int, n_threads: int) -> list[tuple[int, int]]:
+        """Whole blocks for each thread, of about the same number of draws: [first, last)."""
+        ends = [*self._ends[self._ends < n_draws], n_draws]
+        goals = (n_draws * (i + 1) / n_threads for i in range(n_threads))
+        cuts = sorted({0, *(min(ends, key=lambda end: abs(end - goal)) for goal in goals)})
+        return [(int(first), int(last)) for first, last in pairwise(cuts)]
 
 
 def block_sizes(n_draws: int) -> list[int]:
@@ -96,20 +136,20 @@ def block_sizes(n_draws: int) -> list[int]:
 
 
 def _graph(posterior: Posterior, sizes: Sequence[int]) -> onnx.ModelProto:
-    """The ONNX model: images (B, 1, H, W) and the number of draws to logits, one output a block."""
+    """The ONNX model: images (B, 1, H, W) to logits, one output a block.
+
+    The scalar inputs `first` and `last` say which draws are wanted; the output of a block that
+    holds none of them is empty.
+    """
     config = posterior.config
     side = config.image_size
-    blocks = [_Block(config, index) for index in range(len(sizes))]
     stacked = posterior.stack(sum(sizes))
-    nodes, outputs, constants = [], [], []
+    nodes, outputs = [], []
     start = 0
-    for block, size in zip(blocks, sizes, strict=True):
+    for index, size in enumerate(sizes):
+        block = _Block(config, index)
         block.fill({name: values[start : start + size] for name, values in stacked.items()}, size)
-        if start == 0:  # always needed
-            nodes += block.nodes
-            constants += block.constants
-        else:
-            nodes += block.nodes_if_more_than(start)
+        nodes += block.nodes_if_wanted(start, start + size)
         outputs.append(block.output)
         start += size
     return helper.make_model(
@@ -118,10 +158,10 @@ def _graph(posterior: Posterior, sizes: Sequence[int]) -> onnx.ModelProto:
             "ensemble",
             [
                 helper.make_tensor_value_info("images", TensorProto.FLOAT, ["B", 1, side, side]),
-                helper.make_tensor_value_info("n_draws", TensorProto.INT64, []),
+                helper.make_tensor_value_info("first", TensorProto.INT64, []),
+                helper.make_tensor_value_info("last", TensorProto.INT64, []),
             ],
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
-            constants,
         ),
         opset_imports=[helper.make_opsetid("", _OPSET)],
         ir_version=_IR_VERSION,
@@ -158,8 +198,8 @@ class _Block:
             if i < n_dense:
                 self._node("Relu")
 
-    def nodes_if_more_than(self, start: int) -> list[onnx.NodeProto]:
-        """The nodes wrapped in a condition: nothing is computed for up to `start` draws."""
+    def nodes_if_wanted(self, start: int, end: int) -> list[onnx.NodeProto]:
+        """The nodes wrapped in a condition: computed if any draw of [start, end) is wanted."""
         then = helper.make_graph(
             self.nodes,
             f"{self._prefix}.then",
@@ -175,15 +215,22 @@ class _Block:
             [],
             [helper.make_tensor_value_info(nothing, TensorProto.FLOAT, None)],
         )
-        first, needed = f"{self._prefix}.first", f"{self._prefix}.needed"
         self.output = f"{self._prefix}.output"
+        names = {
+            name: f"{self._prefix}.{name}" for name in ("start", "end", "begun", "left", "wanted")
+        }
         return [
-            helper.make_node(
-                "Constant", [], [first], value=numpy_helper.from_array(np.array(start))
+            *(
+                helper.make_node(
+                    "Constant", [], [names[name]], value=numpy_helper.from_array(np.array(value))
+                )
+                for name, value in (("start", start), ("end", end))
             ),
-            helper.make_node("Greater", ["n_draws", first], [needed]),
+            helper.make_node("Greater", ["last", names["start"]], [names["begun"]]),
+            helper.make_node("Less", ["first", names["end"]], [names["left"]]),
+            helper.make_node("And", [names["begun"], names["left"]], [names["wanted"]]),
             helper.make_node(
-                "If", [needed], [self.output], then_branch=then, else_branch=otherwise
+                "If", [names["wanted"]], [self.output], then_branch=then, else_branch=otherwise
             ),
         ]
 

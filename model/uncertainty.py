@@ -120,12 +120,14 @@ def credible_interval(probabilities: Floats, level: float) -> tuple[Floats, Floa
 def summarise(probabilities: Floats, level: float) -> PredictiveSummary:
     """All of the above for probabilities of shape (S, B, C)."""
     lower, upper = credible_interval(probabilities, level)
+    mean = predictive(probabilities)
+    total, expected = entropy(mean), expected_entropy(probabilities)
     return PredictiveSummary(
-        probability=predictive(probabilities),
+        probability=mean,
         lower=lower,
         upper=upper,
         std=probabilities.std(axis=0),
-        predictive_entropy=predictive_entropy(probabilities),
-        expected_entropy=expected_entropy(probabilities),
-        mutual_information=mutual_information(probabilities),
+        predictive_entropy=total,
+        expected_entropy=expected,
+        mutual_information=np.maximum(total - expected, 0.0),
     )

@@ -11,8 +11,8 @@ from fastapi import FastAPI
 from model.errors import CheckpointError
 from service import problems
 from service.guard import Guard
-from service.holder import ModelHolder, announce, n_lanes
-from service.lanes import Lanes
+from service.holder import ModelHolder, announce
+from service.questions import make_lanes
 from service.routes import operations, predict
 from service.settings import Settings
 from service.watch import CheckpointFile, keep_fresh
@@ -82,11 +82,8 @@ async def _load_and_watch(app: FastAPI, on_failed_start: Callable[[], None] | No
         if on_failed_start is not None:
             on_failed_start()
         return
-    app.state.lanes = Lanes(
-        n_lanes(settings, served.classifier.engine.device),
-        settings.queue,
-        settings.request_timeout_s,
-    )
+    app.state.lanes = make_lanes(settings, served.classifier.engine.device)
+    _log.info("%d lanes, at most %d pictures waiting", app.state.lanes.n_lanes, settings.queue)
     app.state.holder.served = served
     announce(served, settings, "ready")
     await keep_fresh(file, app.state.holder, settings)

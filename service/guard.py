@@ -12,6 +12,7 @@ import uuid
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
@@ -83,6 +84,8 @@ class Guard:
         body = _BoundedBody(receive, self._limit(scope["path"]), self._body_timeout_s, headers)
         try:
             await self._app(scope, body.receive, send_with_headers)
+        except ClientDisconnect:
+            return  # nobody is left to be told
         except Exception:
             # Whatever went wrong is ours to find by its id; the client learns no more than that.
             _log.exception("request %s failed", request_id)

@@ -9,13 +9,12 @@ import numpy as np
 
 from model.checkpoint import SHIPPED
 from model.classifier import Classifier, load
-from model.cores import granted_cores
 from model.door import SIDE
 from model.errors import CheckpointError
 from service.problems import ProblemError
 from service.settings import Settings
 
-__all__ = ["ModelHolder", "Served", "announce", "load_served", "n_lanes"]
+__all__ = ["ModelHolder", "Served", "announce", "load_served"]
 
 _log = logging.getLogger("service")
 
@@ -57,7 +56,7 @@ def load_served(settings: Settings) -> Served:
         RuntimeError: If the device is not available.
     """
     path, source = _choose(settings)
-    classifier = load(path, n_draws=settings.draws, device=settings.device, threads=1)
+    classifier = load(path, n_draws=settings.draws, device=settings.device)
     classifier.probabilities(np.zeros((1, SIDE, SIDE), np.uint8))
     return Served(classifier, source)
 
@@ -66,7 +65,7 @@ def announce(served: Served, settings: Settings, event: Literal["ready", "refres
     """Tell the log what is served, and what keeps its answers from being calibrated."""
     classifier, checkpoint = served.classifier, served.classifier.checkpoint
     _log.info(
-        "%s: %s %s (%s), %d draws by %s on %s, %d lanes",
+        "%s: %s %s (%s), %d draws by %s on %s",
         event,
         checkpoint.name,
         classifier.version,
@@ -74,7 +73,6 @@ def announce(served: Served, settings: Settings, event: Literal["ready", "refres
         settings.draws,
         classifier.engine.name,
         classifier.engine.device,
-        n_lanes(settings, classifier.engine.device),
     )
     if settings.draws != checkpoint.selective.n_draws:
         _log.warning(
@@ -88,11 +86,6 @@ def announce(served: Served, settings: Settings, event: Literal["ready", "refres
             "this installation draws other networks than the one that calibrated the decision: "
             "no answer is marked calibrated"
         )
-
-
-def n_lanes(settings: Settings, device: str) -> int:
-    """As many lanes as asked for; else one per granted core, or one for a CUDA device."""
-    return settings.lanes or (1 if device == "cuda" else granted_cores())
 
 
 def _choose(settings: Settings) -> tuple[Path, Literal["shipped", "file"]]:

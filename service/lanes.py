@@ -1,65 +1,131 @@
-"""Lanes: threads that decode and infer, so that neither ever runs on the event loop."""
+"""Admission: one bounded queue, counted in pictures, and the lanes that work it off.
+
+Neither decoding nor inference runs on the event loop. A *lane* is a thread that takes what waits:
+on a CPU its share of it, so that no lane idles while another holds a pile; on CUDA all of it, up
+to a batch, whenever the device is free, with pictures decoded beforehand by threads of their own.
+No lane waits for a batch to fill.
+"""
 
 import asyncio
+import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from starlette.requests import ClientDisconnect
 
 from service.problems import ProblemError
 
 __all__ = ["Done", "Lanes"]
 
-T = TypeVar("T")
+Q = TypeVar("Q")  # what is asked about one picture
+P = TypeVar("P")  # a decoded picture
+A = TypeVar("A")  # an answer
+
+_log = logging.getLogger("service")
 
 
 @dataclass(frozen=True)
-class Done(Generic[T]):
-    """What came of one piece of work: its result or its exception, and its times in ms."""
+class Done(Generic[A]):
+    """What came of one picture: its answer or its exception, and its times in ms."""
 
-    result: T | None
+    answer: A | None
     error: Exception | None
     queue_ms: float
     compute_ms: float
 
 
-class Lanes:
-    """A fixed number of threads behind one bounded queue, counted in pictures.
+@dataclass(eq=False)
+class _Job(Generic[Q, P, A]):
+    """One picture on its way. The event loop drops it; a lane fills it in."""
+
+    question: Q
+    future: asyncio.Future[Done[A]]
+    deadline: float
+    submitted: float = field(default_factory=time.monotonic)
+    began: float = 0.0
+    prepared: P | None = None
+    answer: A | None = None
+    error: Exception | None = None
+    released: bool = False
+
+    def done(self) -> Done[A]:
+        """What came of it, at this moment."""
+        waited, worked = self.began - self.submitted, time.monotonic() - self.began
+        return Done(self.answer, self.error, 1000 * waited, 1000 * worked)
+
+
+class Lanes(Generic[Q, P, A]):
+    """Threads behind one bounded queue. To be used from one event loop.
 
     Args:
-        n_lanes: Pictures worked on at once.
+        prepare: Decodes the picture of a question.
+        compute: Answers questions that belong together, given with their decoded pictures.
+        belongs: Questions for which this gives the same value may be computed together.
+        size: Bytes of a question's file; large ones are not put together with others.
+        n_lanes: Threads that compute.
+        n_decoders: Threads that decode for the lanes; if 0, each lane decodes for itself.
+        batch: Most pictures computed together.
         queue: Most pictures waiting.
         timeout_s: Seconds within which a request must be answered.
     """
 
-    def __init__(self, n_lanes: int, queue: int, timeout_s: float) -> None:
-        """Make the lanes; threads start with the first work."""
+    def __init__(
+        self,
+        prepare: Callable[[Q], P],
+        compute: Callable[[Sequence[tuple[Q, P]]], Sequence[A]],
+        *,
+        belongs: Callable[[Q], Hashable],
+        size: Callable[[Q], int] = lambda _: 0,
+        n_lanes: int,
+        n_decoders: int = 0,
+        batch: int = 1,
+        queue: int,
+        timeout_s: float,
+    ) -> None:
+        """Start the threads; see the class."""
         self.n_lanes = n_lanes
-        self._queue = queue
-        self._timeout_s = timeout_s
-        self._executor = ThreadPoolExecutor(n_lanes, thread_name_prefix="lane")
-        self._lock = threading.Lock()
-        self._waiting = 0
-        self._usual_s = 0.05  # running mean of the time one picture takes
+        self._prepare, self._compute, self._belongs = prepare, compute, belongs
+        self._queue, self._timeout_s = queue, timeout_s
+        self._pending = 0  # admitted and not yet answered or dropped; the event loop's alone
+        self._usual_s = 0.05  # running mean of the time that one picture takes
+        self._arrived: _Waiting[Q, P, A] = _Waiting(size)
+        self._decoded: _Waiting[Q, P, A] = _Waiting(size) if n_decoders else self._arrived
+        self._threads = [
+            *(self._thread(f"decoder-{i}", self._decode) for i in range(n_decoders)),
+            *(self._thread(f"lane-{i}", self._lane, batch) for i in range(n_lanes)),
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    async def run(self, works: Sequence[Callable[[], T]]) -> list[Done[T]]:
-        """Do all pieces of work and wait for them.
+    async def run(
+        self, questions: Sequence[Q], client_left: "asyncio.Future[Any] | None" = None
+    ) -> list[Done[A]]:
+        """Answer all questions of one request.
 
-        An exception of one piece is its own outcome and touches nothing else.
+        An exception at one picture is its own outcome and touches nothing else.
+
+        Args:
+            questions: One for each picture.
+            client_left: Done when nobody waits for the answer any more.
 
         Raises:
             ProblemError: 413 if there can never be room for all of them; 429 if there is none
-                now; 504 if they were not all done in time, in which case those still waiting are
+                now; 504 if they were not all done in time.
+            ClientDisconnect: If the client has left. In either case those that still wait are
                 dropped.
         """
-        futures = self._admit(works)
-        tasks = [asyncio.wrap_future(future) for future in futures]
+        jobs = self._admit(questions)
+        if client_left is not None:
+            client_left.add_done_callback(lambda _: self._leave(jobs))
         try:
             async with asyncio.timeout(self._timeout_s):
-                return list(await asyncio.gather(*tasks))
+                return [await job.future for job in jobs]
         except TimeoutError:
             raise ProblemError(
                 504,
@@ -67,50 +133,178 @@ class Lanes:
                 "samples.",
             ) from None
         finally:
-            for future in futures:
-                future.cancel()
+            self._drop(jobs)
 
     def close(self) -> None:
-        """Finish what is being worked on and stop the threads."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        """Finish what is being worked on, drop what waits and stop the threads."""
+        self._arrived.close()
+        self._decoded.close()
+        for thread in self._threads:
+            thread.join()
 
-    def _admit(self, works: Sequence[Callable[[], T]]) -> list[Future[Done[T]]]:
+    # On the event loop
+
+    def _admit(self, questions: Sequence[Q]) -> list[_Job[Q, P, A]]:
         room = self._queue + self.n_lanes
-        if len(works) > room:
+        if len(questions) > room:
             raise ProblemError(
-                413, f"{len(works)} pictures at once are more than {room}; send smaller batches."
+                413,
+                f"{len(questions)} pictures at once are more than {room}; send smaller batches.",
             )
-        with self._lock:
-            if self._waiting + len(works) > room:
-                retry_s = math.ceil(self._waiting * self._usual_s / self.n_lanes)
-                raise ProblemError(
-                    429,
-                    f"{self._waiting:,} pictures are waiting and {self._queue:,} may; try again "
-                    "after the seconds in Retry-After.",
-                    {"Retry-After": str(min(max(retry_s, 1), 60))},
-                )
-            self._waiting += len(works)
-        return [self._submit(work) for work in works]
+        if self._pending + len(questions) > room:
+            retry_s = math.ceil(self._pending * self._usual_s / self.n_lanes)
+            raise ProblemError(
+                429,
+                f"{self._pending:,} pictures are waiting and {self._queue:,} may; try again after "
+                "the seconds in Retry-After.",
+                {"Retry-After": str(min(max(retry_s, 1), 60))},
+            )
+        loop = asyncio.get_running_loop()
+        deadline = time.monotonic() + self._timeout_s
+        jobs = [_Job[Q, P, A](question, loop.create_future(), deadline) for question in questions]
+        self._pending += len(jobs)
+        self._arrived.put(jobs)
+        return jobs
 
-    def _submit(self, work: Callable[[], T]) -> Future[Done[T]]:
-        submitted = time.perf_counter()
+    def _leave(self, jobs: Sequence[_Job[Q, P, A]]) -> None:
+        for job in jobs:
+            if not job.future.done():
+                job.future.set_exception(ClientDisconnect())
 
-        def measured() -> Done[T]:
-            began = time.perf_counter()
-            result, error = None, None
+    def _drop(self, jobs: Sequence[_Job[Q, P, A]]) -> None:
+        """Whatever a lane has not begun will cost nothing any more, and its place is free."""
+        if all(job.released for job in jobs):
+            return
+        self._arrived.discard(jobs)
+        self._decoded.discard(jobs)
+        for job in jobs:
+            self._release(job)
+            if not job.future.cancel() and not job.future.cancelled():
+                job.future.exception()  # looked at, so that it is not reported as never retrieved
+
+    def _deliver(self, jobs: Sequence[_Job[Q, P, A]], dones: Sequence[Done[A]]) -> None:
+        for job, done in zip(jobs, dones, strict=True):
+            self._release(job)
+            if not job.future.done():
+                job.future.set_result(done)
+
+    def _release(self, job: _Job[Q, P, A]) -> None:
+        if not job.released:
+            job.released = True
+            self._pending -= 1
+
+    # In the threads
+
+    def _thread(self, name: str, work: Callable[..., None], *arguments: object) -> threading.Thread:
+        return threading.Thread(target=work, args=arguments, name=name, daemon=True)
+
+    def _decode(self) -> None:
+        while (jobs := self._arrived.take(1)) is not None:
+            for job in jobs:
+                self._prepare_one(job)
+            self._decoded.put(jobs)
+
+    def _lane(self, batch: int) -> None:
+        while (jobs := self._decoded.take(batch)) is not None:
             try:
-                result = work()
-            except Exception as caught:  # noqa: BLE001 - handed to the request that it belongs to
-                error = caught
-            ended = time.perf_counter()
-            self._usual_s += 0.05 * (ended - began - self._usual_s)
-            return Done(result, error, 1000 * (began - submitted), 1000 * (ended - began))
+                self._work_off(jobs)
+            except Exception as error:  # noqa: BLE001 - a lane must survive whatever comes
+                _log.exception("a lane failed")
+                for job in jobs:
+                    job.error = job.error or error
+            dones = [job.done() for job in jobs]
+            began = min(job.began for job in jobs)
+            each_s = (time.monotonic() - began) / len(jobs)
+            self._usual_s += 0.05 * (each_s - self._usual_s)
+            with suppress(RuntimeError):  # a loop that is closed has nobody left to wait
+                jobs[0].future.get_loop().call_soon_threadsafe(self._deliver, jobs, dones)
 
-        future = self._executor.submit(measured)
-        # Runs once, whether the work was done or dropped while waiting.
-        future.add_done_callback(self._release)
-        return future
+    def _work_off(self, jobs: Sequence[_Job[Q, P, A]]) -> None:
+        together: dict[Hashable, list[_Job[Q, P, A]]] = {}
+        for job in jobs:
+            if job.prepared is None and job.error is None:
+                self._prepare_one(job)
+            if job.error is None:
+                together.setdefault(self._belongs(job.question), []).append(job)
+        for group in together.values():
+            self._answer(group)
 
-    def _release(self, _future: Future[Done[T]]) -> None:
-        with self._lock:
-            self._waiting -= 1
+    def _prepare_one(self, job: _Job[Q, P, A]) -> None:
+        try:
+            job.prepared = self._prepare(job.question)
+        except Exception as error:  # noqa: BLE001 - handed to the request that it belongs to
+            job.error = error
+
+    def _answer(self, group: Sequence[_Job[Q, P, A]]) -> None:
+        """Compute a group; if that fails, one by one, so that a fault harms only its own."""
+        try:
+            pairs = [(job.question, job.prepared) for job in group]
+            answers = self._compute(pairs)  # type: ignore[arg-type]  # prepared: no None among them
+            for job, answer in zip(group, answers, strict=True):
+                job.answer = answer
+        except Exception as error:  # noqa: BLE001 - handed to the request that it belongs to
+            if len(group) == 1:
+                group[0].error = error
+            else:
+                for job in group:
+                    self._answer([job])
+
+
+class _Waiting(Generic[Q, P, A]):
+    """Jobs that wait for a thread, in order."""
+
+    _LARGE_BYTES = 256 * 1024  # files that together take longer to decode than to compute
+
+    def __init__(self, size: Callable[[Q], int]) -> None:
+        self._size = size
+        self._jobs: deque[_Job[Q, P, A]] = deque()
+        self._change = threading.Condition()
+        self._idle = 0
+        self._closed = False
+
+    def put(self, jobs: Sequence[_Job[Q, P, A]]) -> None:
+        with self._change:
+            self._jobs.extend(jobs)
+            self._change.notify(len(jobs))
+
+    def discard(self, jobs: Sequence[_Job[Q, P, A]]) -> None:
+        """Take these out, if they are still here."""
+        with self._change:
+            for job in jobs:
+                with suppress(ValueError):
+                    self._jobs.remove(job)
+
+    def close(self) -> None:
+        with self._change:
+            self._closed = True
+            self._jobs.clear()
+            self._change.notify_all()
+
+    def take(self, most: int) -> list[_Job[Q, P, A]] | None:
+        """Wait for jobs and take this thread's share, at most `most`; None once it is closed.
+
+        Threads that wait here at the same time share alike. Jobs that are past their deadline are
+        passed over.
+        """
+        with self._change:
+            self._idle += 1
+            try:
+                while not self._closed:
+                    if taken := self._share(min(most, math.ceil(len(self._jobs) / self._idle))):
+                        return taken
+                    if not self._jobs:
+                        self._change.wait()
+                return None
+            finally:
+                self._idle -= 1
+
+    def _share(self, most: int) -> list[_Job[Q, P, A]]:
+        taken: list[_Job[Q, P, A]] = []
+        n_bytes = 0
+        while self._jobs and len(taken) < most and n_bytes < self._LARGE_BYTES:
+            job, now = self._jobs.popleft(), time.monotonic()
+            if now < job.deadline:
+                job.began = job.began or now
+                taken.append(job)
+                n_bytes += self._size(job.question)
+        return taken

@@ -53,7 +53,7 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=256,
-        description="Pictures worked on at once; 0 takes one per granted CPU core.",
+        description="Threads that answer; 0 takes one per granted CPU core, or one for a GPU.",
     )
     max_upload_bytes: int = Field(
         10 * MIB, ge=1, description="Largest size of one uploaded file in bytes."

@@ -1,8 +1,8 @@
 """`POST /predict` and `POST /predict/batch`: digits as pictures."""
 
+import asyncio
 import logging
-from functools import partial
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 from fastapi import APIRouter, File, Query, Request, UploadFile
 from pydantic import BaseModel, Field
@@ -11,8 +11,9 @@ from model.classifier import DEFAULT_LEVEL, LEAST_DRAWS, LEAST_LEVEL, Prediction
 from model.errors import PictureError
 from service.guard import Timing
 from service.holder import Served
-from service.lanes import Done, Lanes
+from service.lanes import Done
 from service.problems import FAULT, ProblemError, from_picture, problem, responses
+from service.questions import PictureLanes, Question
 from service.schemas import BatchError, BatchResponse, PredictResponse, predict_response
 from service.settings import Settings
 
@@ -52,9 +53,8 @@ async def predict(
     settings: Settings = request.app.state.settings
     samples = served.classifier.check_request(query.samples, query.level)
     _check_size(file, settings)
-    work = partial(_answer, served, file.file, samples, query.level, settings.max_pixels)
-    (done,) = await _lanes(request).run([work])
-    _record(request, [done])
+    question = Question(served, file, samples, query.level, settings.max_pixels)
+    (done,) = await _ask(request, [question])
     return _response(done, served, query)
 
 
@@ -74,19 +74,16 @@ async def predict_batch(
             f"{len(files)} files, allowed are {settings.max_batch_files}; send several batches.",
         )
     results: dict[int, PredictResponse | BatchError] = {}
-    works = {}
+    questions = {}
     for i, file in enumerate(files):
         try:
             _check_size(file, settings)
         except ProblemError as error:
             results[i] = _batch_error(request, error)
         else:
-            works[i] = partial(
-                _answer, served, file.file, samples, query.level, settings.max_pixels
-            )
-    dones = await _lanes(request).run(list(works.values()))
-    _record(request, dones)
-    for i, done in zip(works, dones, strict=True):
+            questions[i] = Question(served, file, samples, query.level, settings.max_pixels)
+    dones = await _ask(request, list(questions.values()))
+    for i, done in zip(questions, dones, strict=True):
         try:
             results[i] = _response(done, served, query)
         except ProblemError as error:
@@ -97,12 +94,19 @@ async def predict_batch(
     return BatchResponse(results=[results[i] for i in range(len(files))])
 
 
-def _answer(
-    served: Served, file: BinaryIO, samples: int, level: float, max_pixels: int
-) -> Prediction:
-    # Read here, in the lane: what waits stays where the form parser put it, on disk if large.
-    data = file.read()
-    return served.classifier.predict(data, samples=samples, level=level, max_pixels=max_pixels)
+async def _ask(request: Request, questions: list[Question]) -> list[Done[Prediction]]:
+    """Have the lanes answer, unless the client leaves, and note where the time went."""
+    lanes: PictureLanes = request.app.state.lanes
+    # The body is complete: the next that is heard of the client is that it has left.
+    client_left = asyncio.ensure_future(request.receive())
+    try:
+        dones = await lanes.run(questions, client_left)
+    finally:
+        client_left.cancel()
+    timing: Timing = request.state.timing
+    timing.queue_ms = max((done.queue_ms for done in dones), default=0.0)
+    timing.compute_ms = sum(done.compute_ms for done in dones)
+    return dones
 
 
 def _response(done: Done[Prediction], served: Served, query: PredictQuery) -> PredictResponse:
@@ -110,9 +114,9 @@ def _response(done: Done[Prediction], served: Served, query: PredictQuery) -> Pr
         raise from_picture(done.error) from done.error
     if done.error is not None:
         raise done.error
-    if done.result is None:
-        raise RuntimeError("a lane returned neither a result nor an error")
-    return predict_response(done.result, served, preview=query.preview, draws=query.draws)
+    if done.answer is None:
+        raise RuntimeError("a lane returned neither an answer nor an error")
+    return predict_response(done.answer, served, preview=query.preview, draws=query.draws)
 
 
 def _batch_error(request: Request, error: ProblemError) -> BatchError:
@@ -128,15 +132,3 @@ def _check_size(file: UploadFile, settings: Settings) -> None:
             f"The file has {size:,} bytes, allowed are {settings.max_upload_bytes:,}; send a "
             "smaller picture.",
         )
-
-
-def _record(request: Request, dones: list[Done[Prediction]]) -> None:
-    """The longest wait and the sum of the work, for `Server-Timing`."""
-    timing: Timing = request.state.timing
-    timing.queue_ms = max((done.queue_ms for done in dones), default=0.0)
-    timing.compute_ms = sum(done.compute_ms for done in dones)
-
-
-def _lanes(request: Request) -> Lanes:
-    lanes: Lanes = request.app.state.lanes
-    return lanes

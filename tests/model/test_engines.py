@@ -132,6 +132,17 @@ def test_more_draws_held_change_no_draw(shipped: Posterior, ensemble: EnsembleEn
     assert np.array_equal(more.logits(inputs(2), 100), ensemble.logits(inputs(2), 100))
 
 
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_cores_that_help_change_no_bit(
+    shipped: Posterior, ensemble: EnsembleEngine, threads: int
+) -> None:
+    helped = EnsembleEngine(shipped, n_draws=100, threads=threads)
+    for n_draws in (1, 19, 20, 41, 100):
+        assert np.array_equal(
+            helped.logits(inputs(9), n_draws), ensemble.logits(inputs(9), n_draws)
+        )
+
+
 def test_concurrent_calls_answer_as_serial_ones(ensemble: EnsembleEngine) -> None:
     asked = [(inputs(1 + i % 9, seed=i), 10 + 7 * (i % 13)) for i in range(60)]
     serial = [ensemble.logits(*arguments) for arguments in asked]

@@ -3,13 +3,13 @@
 These run the application in this process, since a fault has to be planted in it.
 """
 
-import asyncio
 import errno
 import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from tempfile import SpooledTemporaryFile
 from typing import Literal
 
@@ -24,8 +24,6 @@ from PIL import Image
 from model import Classifier
 from service import Settings, create_app
 from service.holder import Served
-from service.lanes import Lanes
-from service.problems import ProblemError
 from tests.conftest import encoded, free_port, tiny_checkpoint
 from tests.service.test_bad_input import check_problem, check_problem_body
 
@@ -121,36 +119,34 @@ def test_without_a_model_every_route_that_needs_one_is_503(seven_png: bytes) -> 
         assert client.get("/health/live").status_code == 200
 
 
-def test_a_lane_survives_an_exception_and_waiting_work_is_dropped_with_its_request() -> None:
-    lanes = Lanes(n_lanes=1, queue=10, timeout_s=0.2)
-    hold = threading.Event()
-    ran: list[int] = []
+def test_a_client_that_hangs_up_costs_nothing_and_harms_nobody() -> None:
+    free = threading.Event()
 
-    def fail() -> None:
-        raise ZeroDivisionError
+    class SlowEngine(FailingEngine):
+        asked = 0
 
-    async def scenario() -> None:
-        (done,) = await lanes.run([fail])
-        assert isinstance(done.error, ZeroDivisionError)
-        with pytest.raises(ProblemError) as late:
-            await lanes.run([hold.wait, lambda: ran.append(1)])
-        assert late.value.status_code == 504
-        hold.set()
-        (done_again,) = await lanes.run([lambda: 7])
-        assert done_again.result == 7
+        def logits(self, images: NDArray[np.uint8], n_draws: int) -> NDArray[np.float32]:
+            SlowEngine.asked += len(images)
+            free.wait(20)
+            return np.zeros((n_draws, len(images), 10), np.float32)
 
-    asyncio.run(scenario())
-    lanes.close()
-    assert ran == []  # its request had given up
-
-
-def test_the_queue_has_room_again_after_whatever_came_of_the_work() -> None:
-    lanes = Lanes(n_lanes=1, queue=1, timeout_s=5)
-
-    async def scenario() -> None:
-        for _ in range(20):
-            dones = await lanes.run([lambda: 1 / 0, lambda: 2])
-            assert [d.error is None for d in dones] == [False, True]
-
-    asyncio.run(scenario())
-    lanes.close()
+    app = create_app(Settings(device="cpu", lanes=1))
+    with running(app) as client:
+        while client.get("/health/ready").status_code != 200:
+            time.sleep(0.05)
+        app.state.holder.served = Served(Classifier(tiny_checkpoint(), SlowEngine()), "file")
+        with ThreadPoolExecutor(1) as other:
+            answered = other.submit(ask, client, BLANK)
+            time.sleep(0.1)  # the only lane is busy now
+            for _ in range(20):
+                with (
+                    httpx.Client(base_url=client.base_url, timeout=0.02) as impatient,
+                    suppress(httpx.TimeoutException),
+                ):
+                    ask(impatient, BLANK)
+            time.sleep(0.1)
+            free.set()
+            assert answered.result().status_code == 200
+        assert ask(client, BLANK).status_code == 200
+        assert SlowEngine.asked == 2
+        assert app.state.lanes._pending == 0

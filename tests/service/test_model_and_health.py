@@ -151,6 +151,20 @@ def test_a_checkpoint_in_a_file_is_served(
     assert "40" in check_problem(refused, 422)
 
 
+def test_without_torch_it_serves_the_same(
+    make_server: Callable[..., Server],
+    server: Server,
+    seven_png: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('made unimportable')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    without = make_server()
+    assert described(without)["engine"] == "onnxruntime"
+    assert answered(without, seven_png) == answered(server, seven_png)
+
+
 def test_a_missing_checkpoint_leaves_the_shipped_weights_and_a_warning_that_names_it(
     starting: tuple[Server, Any], server: Server
 ) -> None:

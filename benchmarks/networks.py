@@ -1,0 +1,150 @@
+"""The network of a `ModelConfig` as others would write it: plain PyTorch, and the three libraries.
+
+Each library is used as its documentation says; where it offers a choice, the faster one is taken.
+"""
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from model.architecture import ModelConfig
+from model.posterior import Posterior
+
+__all__ = [
+    "LIBRARIES",
+    "bayesian_torch_network",
+    "has",
+    "library_kl",
+    "library_versions",
+    "plain_network",
+    "posterior_mean_network",
+]
+
+_DISTRIBUTIONS = ("bayesian-torch", "blitz-bayesian-pytorch", "torchbnn")
+_SCALE = 0.02
+
+
+def plain_network(config: ModelConfig) -> nn.Sequential:
+    """The deterministic network, with PyTorch's initial weights."""
+    return _build(config, nn.Conv2d, nn.Linear)
+
+
+def posterior_mean_network(posterior: Posterior) -> nn.Sequential:
+    """The deterministic network whose weights are the means of a posterior."""
+    network = plain_network(posterior.config)
+    with torch.no_grad():
+        names = posterior.config.parameter_shapes()
+        for parameter, name in zip(network.parameters(), names, strict=True):
+            parameter.copy_(torch.from_numpy(posterior.mean[name]))
+    return network.eval()
+
+
+def bayesian_torch_network(config: ModelConfig, kind: str = "Reparameterization") -> nn.Module:
+    """bayesian-torch, by its `dnn_to_bnn` and the settings of its README.
+
+    So converted, layers leave the KL out of the forward pass, which suits both uses: prediction
+    does not need it, and training computes it once per step with `library_kl`.
+
+    Args:
+        config: Architecture.
+        kind: `Reparameterization` (one draw of the weights a pass) or `Flipout`.
+    """
+    from bayesian_torch.models.dnn_to_bnn import dnn_to_bnn  # noqa: PLC0415 - may be absent
+
+    network = plain_network(config)
+    settings = {
+        "prior_mu": 0.0,
+        "prior_sigma": 1.0,
+        "posterior_mu_init": 0.0,
+        "posterior_rho_init": -3.0,
+        "type": kind,
+        "moped_enable": False,
+        "moped_delta": 0.5,
+    }
+    dnn_to_bnn(network, settings)
+    return network
+
+
+def library_kl(network: nn.Module) -> Tensor:
+    """The KL term of a bayesian-torch network as that library computes it.
+
+    That is a mean over each tensor, not a sum; its README divides it by the batch size.
+    """
+    from bayesian_torch.models.dnn_to_bnn import get_kl_loss  # noqa: PLC0415 - may be absent
+
+    return cast(Tensor, get_kl_loss(network))
+
+
+def _flipout(config: ModelConfig) -> nn.Module:
+    return bayesian_torch_network(config, "Flipout")
+
+
+def _blitz(config: ModelConfig) -> nn.Module:
+    from blitz.modules import BayesianConv2d, BayesianLinear  # noqa: PLC0415 - may be absent
+
+    def conv(n_in: int, n_out: int, kernel: int) -> nn.Module:
+        return cast(nn.Module, BayesianConv2d(n_in, n_out, (kernel, kernel)))
+
+    return _build(config, conv, BayesianLinear)
+
+
+def _torchbnn(config: ModelConfig) -> nn.Module:
+    from torchbnn import BayesConv2d, BayesLinear  # noqa: PLC0415 - may be absent
+
+    return _build(
+        config,
+        lambda n_in, n_out, kernel: BayesConv2d(0, _SCALE, n_in, n_out, kernel),
+        lambda n_in, n_out: BayesLinear(0, _SCALE, n_in, n_out),
+    )
+
+
+LIBRARIES: dict[str, tuple[str, Callable[[ModelConfig], nn.Module]]] = {
+    "bayesian-torch, reparameterised": ("bayesian_torch", bayesian_torch_network),
+    "bayesian-torch, Flipout": ("bayesian_torch", _flipout),
+    "BLiTZ": ("blitz", _blitz),
+    "torchbnn": ("torchbnn", _torchbnn),
+}
+"""By the name in the tables: the module to import, and what builds the network with it."""
+
+
+def has(module: str) -> bool:
+    """Whether a library is installed here."""
+    return importlib.util.find_spec(module) is not None
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of those libraries that are installed here."""
+    found = {}
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _build(
+    config: ModelConfig,
+    conv: Callable[[int, int, int], nn.Module],
+    linear: Callable[[int, int], nn.Module],
+) -> nn.Sequential:
+    """The layers of a configuration, made by the given constructors."""
+    layers: list[nn.Module] = []
+    channels = 1
+    for c in config.convs:
+        layers += [conv(channels, c.channels, c.kernel), nn.ReLU()]
+        if c.pool:
+            layers.append(nn.MaxPool2d(2))
+        channels = c.channels
+    layers.append(nn.Flatten())
+    channels, side = config.last_map
+    for i, widths in enumerate(pairwise([channels * side**2, *config.hidden, config.n_classes])):
+        if i > 0:
+            layers.append(nn.ReLU())
+        layers.append(linear(*widths))
+    return nn.Sequential(*layers)

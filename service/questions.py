@@ -1,0 +1,63 @@
+"""What is asked about one picture, and how the lanes answer it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from fastapi import UploadFile
+
+from model.classifier import Prediction
+from model.cores import granted_cores
+from model.door import DigitImage, open_bytes
+from service.holder import Served
+from service.lanes import Lanes
+from service.settings import Settings
+
+__all__ = ["PictureLanes", "Question", "make_lanes"]
+
+# A CPU gains little from more at once; a GPU is filled by as many.
+_CPU_BATCH, _CUDA_BATCH = 8, 64
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """One uploaded picture, and what the client wants to know of it."""
+
+    served: Served
+    file: UploadFile
+    samples: int
+    level: float
+    max_pixels: int
+
+
+PictureLanes: TypeAlias = Lanes[Question, DigitImage, Prediction]
+
+
+def make_lanes(settings: Settings, device: str) -> PictureLanes:
+    """The lanes for a device: on a CPU one per granted core, on CUDA one for the device."""
+    cuda = device == "cuda"
+    return Lanes(
+        _prepare,
+        _compute,
+        belongs=lambda question: (question.served, question.samples),
+        size=lambda question: question.file.size or 0,
+        n_lanes=settings.lanes or (1 if cuda else granted_cores()),
+        n_decoders=granted_cores() if cuda else 0,
+        batch=_CUDA_BATCH if cuda else _CPU_BATCH,
+        queue=settings.queue,
+        timeout_s=settings.request_timeout_s,
+    )
+
+
+def _prepare(question: Question) -> DigitImage:
+    # Read here, in the lane: what waits stays where the form parser put it, on disk if large.
+    return open_bytes(question.file.file.read(), max_pixels=question.max_pixels)
+
+
+def _compute(asked: Sequence[tuple[Question, DigitImage]]) -> list[Prediction]:
+    first = asked[0][0]
+    return first.served.classifier.predict_inputs(
+        [image for _, image in asked],
+        samples=first.samples,
+        levels=[question.level for question, _ in asked],
+    )
