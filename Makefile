@@ -6,9 +6,11 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS_PYTHON := .venv-peers/bin/python
+PEERS := .venv-peers/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve train evaluate test test-slow test-docker lint type format check pictures clean
+.PHONY: help install serve train evaluate test test-slow test-docker lint type format check bench pictures clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,8 +56,18 @@ format: $(READY) ## let ruff mend what it can
 
 check: lint type test test-slow test-docker ## what CI runs
 
+$(PEERS): $(READY) benchmarks/peers.txt benchmarks/make_peers.py
+	$(BIN)/python -m benchmarks.make_peers
+	touch $@
+
+bench: $(PEERS) ## speed beside other libraries and servers, as tables and JSON; half an hour
+	$(PEERS_PYTHON) -m benchmarks.predict --json benchmarks/results/predict.json
+	$(PEERS_PYTHON) -m benchmarks.runtimes --json benchmarks/results/runtimes.json
+	$(PEERS_PYTHON) -m benchmarks.train --json benchmarks/results/train.json
+	$(PEERS_PYTHON) -m benchmarks.serve --json benchmarks/results/serve.json
+
 pictures: $(READY) ## draw the pictures of the documents again
 	$(BIN)/python docs/make_pictures.py
 
 clean: ## remove the environment and all caches
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf $(VENV) .venv-peers build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

@@ -97,7 +97,7 @@ def _racers(train: Pictures, epochs: int) -> list[_Racer]:
     ours = Fitter(model, config, *train, torch.device("cpu"))
 
     def one_draw(x: Tensor) -> Tensor:
-        return ours.network(x, ours.network.sample())
+        return ours.network.forward(x, ours.network.sample())
 
     racers = [_Racer("Bayesian, this project", config.learning_rate, ours, one_draw, n_draws)]
     for rate in (config.learning_rate, _USUAL_RATE):

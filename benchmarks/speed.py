@@ -80,7 +80,7 @@ def compare(posterior: Posterior, batch: int, *, rounds: int, title: str) -> lis
             "passes": s / one_pass,
         }
 
-    yardsticks = [
+    yardsticks: list[Row] = [
         {**dict.fromkeys(row(*best[_DETERMINISTIC]), ""), "contender": _PRODUCT}
         | {"threads": threads, "GFLOP/s": value, "of product": 1.0}
         for threads, value in rate.items()
@@ -98,7 +98,7 @@ def fewer_draws(posterior: Posterior, *, rounds: int, title: str) -> list[Row]:
         contenders += [Contender(f"{n} draws", call, threads, n) for n in (*_FEWER, N_DRAWS)]
     seconds = interleaved(contenders, rounds=rounds, title=title)
     taken = {(c.n_draws, c.threads): s for c, s in zip(contenders, seconds, strict=True)}
-    rows = []
+    rows: list[Row] = []
     for n in (*_FEWER, N_DRAWS):
         row: dict[str, Any] = {"draws": n, "share of draws": n / N_DRAWS}
         for threads in _thread_counts():

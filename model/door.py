@@ -308,8 +308,8 @@ def _ink(grey: NDArray[np.float32]) -> NDArray[np.float32] | None:
     The background is the median of the border; ink is what departs from it, to the darker or the
     lighter side, whichever departs more. The unevenness of the border itself counts as background.
     """
-    frame = np.concatenate([grey[0], grey[-1], grey[1:-1, 0], grey[1:-1, -1]])
-    paper = np.median(frame)
+    frame = np.sort(np.concatenate([grey[0], grey[-1], grey[1:-1, 0], grey[1:-1, -1]]))
+    paper = (frame[(len(frame) - 1) // 2] + frame[len(frame) // 2]) / 2  # the median
     darker, lighter = np.maximum(paper - grey, 0), np.maximum(grey - paper, 0)
     dark_ink = np.square(darker).sum() > np.square(lighter).sum()
     ink = darker if dark_ink else lighter

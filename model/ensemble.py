@@ -30,7 +30,7 @@ from model.architecture import ModelConfig
 from model.cores import granted_cores
 from model.posterior import Arrays, Posterior
 
-__all__ = ["EnsembleEngine", "block_sizes"]
+__all__ = ["EnsembleEngine", "block_sizes", "ensemble_graph"]
 
 Floats: TypeAlias = NDArray[np.float32]
 
@@ -70,7 +70,7 @@ class EnsembleEngine:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(
-            _graph(posterior, sizes).SerializeToString(),
+            ensemble_graph(posterior, sizes).SerializeToString(),
             options,
             providers=["CPUExecutionProvider"],
         )
@@ -135,7 +135,7 @@ def block_sizes(n_draws: int) -> list[int]:
     return sizes
 
 
-def _graph(posterior: Posterior, sizes: Sequence[int]) -> onnx.ModelProto:
+def ensemble_graph(posterior: Posterior, sizes: Sequence[int]) -> onnx.ModelProto:
     """The ONNX model: images (B, 1, H, W) to logits, one output a block.
 
     The scalar inputs `first` and `last` say which draws are wanted; the output of a block that

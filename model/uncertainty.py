@@ -112,9 +112,19 @@ def credible_interval(probabilities: Floats, level: float) -> tuple[Floats, Floa
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, not {level}")
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    lower, upper = np.quantile(probabilities, tails, axis=0)
-    return lower, upper
+    ordered = np.sort(probabilities, axis=0)
+    return _quantile(ordered, (1 - level) / 2), _quantile(ordered, (1 + level) / 2)
+
+
+def _quantile(ordered: Floats, q: float) -> Floats:
+    """`np.quantile` of sorted values over the first axis, which takes most of an answer's time."""
+    position = q * (len(ordered) - 1)
+    index = min(int(position), len(ordered) - 1)
+    below, above = ordered[index], ordered[min(index + 1, len(ordered) - 1)]
+    part, step = position - index, above - below
+    # From the nearer end, as NumPy does it: exact at both ends.
+    result: Floats = below + step * part if part < 0.5 else above - step * (1 - part)
+    return result
 
 
 def summarise(probabilities: Floats, level: float) -> PredictiveSummary:

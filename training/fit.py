@@ -110,7 +110,9 @@ class Fitter:
             generator=torch.Generator().manual_seed(config.seed),
         ).to(device)
         self._generator = torch.Generator(device).manual_seed(config.seed)
-        self._optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)
+        self._optimizer = torch.optim.Adam(
+            self.network.parameters(), lr=config.learning_rate, fused=True
+        )
 
     @property
     def n_train(self) -> int:

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,6 +50,7 @@ def train(
     device: torch.device,
     force: bool = False,
     fresh: bool = False,
+    check_interrupted: Callable[[], None] = lambda: None,
 ) -> Checkpoint:
     """One whole run: data, fit, calibration, evaluation, checkpoint.
 
@@ -58,6 +60,7 @@ def train(
         device: Where to fit.
         force: Write even below the accuracy floor; weights that are not finite are never written.
         fresh: Discard an unfinished run instead of continuing it.
+        check_interrupted: Called at every step of the fit; may raise to end it.
 
     Returns:
         What was written to `config.output`.
@@ -91,7 +94,9 @@ def train(
         flush=True,
     )
     validation = through_door(parts.validation, "validation")
-    fitter, history = _fit(parts, validation, config, device, unfinished)
+    fitter, history = _fit(
+        parts, validation, config, device, unfinished, check_interrupted=check_interrupted
+    )
 
     print(f"asking all {config.n_draws} networks about every held-out picture", flush=True)
     posterior = Posterior(config.model, *_posterior_arrays(fitter), seed=config.draw_seed)
@@ -148,6 +153,8 @@ def _fit(
     config: RunConfig,
     device: torch.device,
     unfinished: UnfinishedRun,
+    *,
+    check_interrupted: Callable[[], None],
 ) -> tuple[Fitter, list[EpochSummary]]:
     """Fit epoch by epoch with a progress bar, saving the state after each."""
     fitter = Fitter(
@@ -165,6 +172,7 @@ def _fit(
         steps = []
         with tqdm(total=fitter.steps_per_epoch, desc=title, disable=None, leave=False) as bar:
             for step_nll, step_kl in fitter.run_epoch():
+                check_interrupted()
                 steps.append((step_nll, step_kl))
                 bar.set_postfix_str(f"NLL {step_nll:.3f}, KL {step_kl:,.0f} nats", refresh=False)
                 bar.update()

@@ -129,20 +129,47 @@ def _percent(metrics: Any, part: str = "validation") -> str:
     return f"{100 * metrics[part]['error']:.2f} %"
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+class _Interruption:
+    """SIGTERM and Ctrl-C as an interruption that cannot get lost.
+
+    What a signal handler raises is swallowed if it happens to strike in a destructor; so the fit
+    asks `check` at every step, too.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def on_signal(self, _signal: int, _frame: FrameType | None) -> NoReturn:
+        self._asked = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = _parse(arguments)
-    before = signal.signal(signal.SIGTERM, _terminate)
+    interruption = _Interruption()
+    before = {
+        asked: signal.signal(asked, interruption.on_signal)
+        for asked in (signal.SIGTERM, signal.SIGINT)
+        if signal.getsignal(asked) is not signal.SIG_IGN  # as for jobs in a shell's background
+    }
     try:
         config = _configure(options)
         dataset = options.dataset or Mnist.name
         source = data_source(dataset, options.data_dir)
         device = _device(options.device)
-        checkpoint = train(source, config, device=device, force=options.force, fresh=options.fresh)
+        checkpoint = train(
+            source,
+            config,
+            device=device,
+            force=options.force,
+            fresh=options.fresh,
+            check_interrupted=interruption.check,
+        )
     except (DataNotFoundError, UnfinishedRunError, ValueError) as error:
         return _fail(error, 2)
     except FloorError as error:
@@ -154,7 +181,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted; the same command continues after the last whole epoch", 130)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for asked, handler in before.items():
+            signal.signal(asked, handler)
     _report(checkpoint, config, dataset)
     return 0
 

@@ -1,5 +1,6 @@
 """The Gaussian layers: KL against torch.distributions, and two paths equal in distribution."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from model import BayesianConv2d, BayesianLinear, gaussian_kl
+from model import BayesianConv2d, BayesianLinear, gaussian_kl, layers
 from model.layers import AffineWeights
 
 Layer = BayesianLinear | BayesianConv2d
@@ -113,6 +114,11 @@ def test_without_scale_both_paths_are_the_ordinary_layer(make: Callable[[], Laye
     torch.testing.assert_close(layer.forward_local(x, seeded(4)), expected)
 
 
+def independent(layer: Layer, x: Tensor, n: int) -> Tensor:
+    """Activations of n copies of one example; in a batch of 2 n the second half is not new."""
+    return layer.forward_local(x.expand(2 * n, *x.shape[1:]), seeded(4))[:n]
+
+
 def picture_for(layer: Layer) -> Tensor:
     shape = (1, 7) if isinstance(layer, BayesianLinear) else (1, 2, 5, 5)
     return torch.randn(shape, generator=seeded(2)) + 0.5
@@ -128,7 +134,7 @@ def test_local_reparameterisation_has_the_moments_of_drawn_weights(
     with torch.no_grad():
         generator = seeded(3)
         drawn = torch.cat([layer(x, layer.sample(generator)) for _ in range(n)])
-        local = layer.forward_local(x.expand(n, *x.shape[1:]), seeded(4))
+        local = independent(layer, x, n)
     error = ((drawn.var(0) + local.var(0)) / n).sqrt()
     assert ((drawn.mean(0) - local.mean(0)).abs() < 5 * error).all()
     # The variance of a Gaussian sample's variance is 2 σ⁴ / (n - 1).
@@ -142,7 +148,7 @@ def test_the_outputs_of_a_linear_layer_are_independent_on_both_paths() -> None:
     with torch.no_grad():
         generator = seeded(3)
         drawn = torch.cat([layer(x, layer.sample(generator)) for _ in range(n)])
-        local = layer.forward_local(x.expand(n, -1), seeded(4))
+        local = independent(layer, x, n)
     for sample in (drawn, local):
         off_diagonal = torch.corrcoef(sample.T) - torch.eye(4)
         assert off_diagonal.abs().max() < 5 / math.sqrt(n)
@@ -150,9 +156,32 @@ def test_the_outputs_of_a_linear_layer_are_independent_on_both_paths() -> None:
 
 def test_local_noise_differs_between_the_examples_of_a_batch() -> None:
     layer = linear()
-    x = picture_for(layer).expand(2, -1)
-    first, second = layer.forward_local(x, seeded(4))
-    assert not torch.allclose(first, second)
+    rows = layer.forward_local(picture_for(layer).expand(7, -1), seeded(4))
+    for i, j in itertools.combinations(range(7), 2):
+        assert not torch.allclose(rows[i], rows[j])
+
+
+@pytest.mark.parametrize("batch", [6, 7])
+def test_local_noise_of_the_second_half_is_that_of_the_first_with_the_other_sign(
+    batch: int,
+) -> None:
+    layer = linear()
+    x = picture_for(layer).expand(batch, -1)
+    mean = layer(x[:1], layer.posterior_mean())
+    noise = layer.forward_local(x, seeded(4)) - mean
+    half = (batch + 1) // 2
+    torch.testing.assert_close(noise[half:], -noise[: batch - half])
+    assert noise[:half].abs().min() > 0
+
+
+def test_the_gradients_by_hand_are_those_of_autograd() -> None:
+    mean = torch.randn(5, 3, dtype=torch.float64, generator=seeded(1)).requires_grad_()
+    scale = (0.1 + torch.rand(5, 3, dtype=torch.float64, generator=seeded(2))).requires_grad_()
+    noise = torch.randn(5, 3, dtype=torch.float64, generator=seeded(3))
+    assert torch.autograd.gradcheck(lambda m, s: gaussian_kl(m, s, 0.7), (mean, scale))
+    sample = layers._GaussianSample.apply
+    # Cloned: the function overwrites its input, which gradcheck uses again.
+    assert torch.autograd.gradcheck(lambda m, v: sample(m, v.clone(), noise.clone()), (mean, scale))
 
 
 def test_draws_are_reparameterised_and_differentiable_in_mean_and_rho() -> None:

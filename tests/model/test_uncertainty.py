@@ -120,3 +120,11 @@ def test_the_order_of_draws_and_of_the_batch_does_not_matter(
     plain, mixed = summarise(p, 0.6), summarise(p[draw_order][:, batch_order], 0.6)
     for name, values in vars(plain).items():
         assert getattr(mixed, name) == pytest.approx(values[batch_order], abs=1e-12), name
+
+
+@pytest.mark.parametrize("n_draws", [2, 3, 40, 97])
+def test_intervals_are_those_of_numpy_to_the_last_bit(n_draws: int) -> None:
+    probabilities = np.random.default_rng(n_draws).dirichlet(np.full(10, 0.1), (n_draws, 3))
+    for level in (0.5, 0.8, 0.95, 0.999):
+        expected = np.quantile(probabilities, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        assert np.array_equal(np.stack(credible_interval(probabilities, level)), expected)

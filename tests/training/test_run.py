@@ -21,6 +21,7 @@ from model.checkpoint import SHIPPED
 from tests.conftest import ROOT
 from training import evaluate, run
 from training.data import Digits
+from training.fit import EpochSummary, Fitter
 
 # On a CPU and with a stated number of threads, where equal seeds promise equal bytes.
 SHORT = ("--dataset", "digits", "--epochs", "4", "--device", "cpu")
@@ -170,6 +171,27 @@ def test_an_interrupted_run_continues_to_the_very_same_model(
     assert re.search(r"continuing the unfinished run after epoch [234] of 4", result.stdout)
     assert weights(output)[0] == weights(short[0])[0]
     assert len(weights(output)[1].training["epochs"]) == 4
+
+
+def test_an_interruption_that_strikes_in_a_destructor_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Struck:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)  # what its handler raises is swallowed here
+
+    plain = Fitter.summarise
+
+    def summarise(fitter: Fitter, steps: list[tuple[float, float]]) -> EpochSummary:
+        Struck()
+        return plain(fitter, steps)
+
+    monkeypatch.setattr(Fitter, "summarise", summarise)
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    result = train(tmp_path, *SHORT, check=False)
+    assert result.returncode == 130
+    assert "epoch 1/4" in result.stdout
+    assert "epoch 2/4" not in result.stdout
 
 
 def test_an_unfinished_run_with_other_settings_is_not_thrown_away(tmp_path: Path) -> None:
