@@ -103,8 +103,8 @@ class EnsembleEngine:
     def _free_threads(self, n_draws: int) -> Iterator[int]:
         """Take the threads that no other call keeps busy, at least the caller's own."""
         with self._lock:
-            free = self._threads - self._busy if n_draws >= 2 * _FIRST_BLOCK else 1
-            taken = max(1, free)
+            # A thread that has only a few draws to compute costs more than it helps.
+            taken = max(1, min(self._threads - self._busy, n_draws // _FIRST_BLOCK))
             self._busy += taken
         try:
             yield taken

@@ -40,7 +40,7 @@ class Done(Generic[A]):
     compute_ms: float
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class _Job(Generic[Q, P, A]):
     """One picture on its way. The event loop drops it; a lane fills it in."""
 
@@ -271,7 +271,7 @@ class _Waiting(Generic[Q, P, A]):
         """Take these out, if they are still here."""
         with self._change:
             for job in jobs:
-                with suppress(ValueError):
+                if job in self._jobs:
                     self._jobs.remove(job)
 
     def close(self) -> None:
