@@ -97,16 +97,23 @@ async def predict_batch(
 async def _ask(request: Request, questions: list[Question]) -> list[Done[Prediction]]:
     """Have the lanes answer, unless the client leaves, and note where the time went."""
     lanes: PictureLanes = request.app.state.lanes
-    # The body is complete: the next that is heard of the client is that it has left.
-    client_left = asyncio.ensure_future(request.receive())
+    client_left = asyncio.ensure_future(_until_left(request))
     try:
         dones = await lanes.run(questions, client_left)
     finally:
         client_left.cancel()
     timing: Timing = request.state.timing
+    # Until the last picture was begun, and from then until all were answered.
     timing.queue_ms = max((done.queue_ms for done in dones), default=0.0)
-    timing.compute_ms = sum(done.compute_ms for done in dones)
+    answered_ms = max((done.queue_ms + done.compute_ms for done in dones), default=0.0)
+    timing.compute_ms = answered_ms - timing.queue_ms
     return dones
+
+
+async def _until_left(request: Request) -> None:
+    """Wait until the client has left; its body has been received."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _response(done: Done[Prediction], served: Served, query: PredictQuery) -> PredictResponse:
