@@ -19,7 +19,7 @@ COPY constraints.txt /build/
 COPY requirements /build/requirements/
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=0.5s \
-    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['MNN_PORT'] + '/health/ready', timeout=4)"]
+    CMD ["python", "-c", "import http.client as h, os, sys; c = h.HTTPConnection('127.0.0.1', int(os.environ['MNN_PORT']), timeout=4); c.request('GET', '/health/ready'); sys.exit(c.getresponse().status != 200)"]
 CMD ["python", "-m", "service"]
 
 # The sources as an installed, compiled package.
@@ -32,18 +32,19 @@ COPY service service/
 COPY training training/
 RUN pip install --no-cache-dir --no-deps --no-build-isolation --no-index --prefix /package .
 
-# PyTorch for a CPU. Without an index of its own (TORCH_INDEX=), pip's usual one is asked, whose
-# builds for Linux bring CUDA along: they work on a CPU, and are several times as large.
+# PyTorch for a CPU. Its builds there are numbered 2.15.0+cpu, which pip prefers to the plain 2.15.0 of
+# its usual index. Without an index (TORCH_INDEX=) that one is taken: it brings CUDA along, works on a
+# CPU and is several times as large.
 FROM base AS torch-cpu
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN pip install --no-cache-dir --constraint /build/constraints.txt \
-        ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} --requirement /build/requirements/torch.txt
+        ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} --requirement /build/requirements/torch.txt
 
 # PyTorch with CUDA.
 FROM base AS torch-cuda
 ARG TORCH_INDEX=
 RUN pip install --no-cache-dir --constraint /build/constraints.txt \
-        ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} --requirement /build/requirements/torch.txt
+        ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} --requirement /build/requirements/torch.txt
 
 
 # No PyTorch: a CPU is served by ONNX Runtime. (What `onnx` brings to test itself is a third of it.)
@@ -67,7 +68,7 @@ USER 10001:10001
 FROM torch-cpu AS training
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN pip install --no-cache-dir --constraint /build/constraints.txt \
-        ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} torchvision \
+        ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} torchvision \
     && pip install --no-cache-dir --constraint /build/constraints.txt \
         --requirement /build/requirements/model.txt --requirement /build/requirements/training.txt \
     && pip uninstall --yes pip

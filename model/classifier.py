@@ -226,8 +226,8 @@ def load(
         path: A file written by `python -m training.run`.
         n_draws: Number of posterior draws to hold, at least 2.
         device: `cuda`, `cpu`, or `auto` for CUDA where it is available.
-        threads: CPU threads that one prediction may use, for the whole process; the engine's own
-            default if None.
+        threads: CPU threads that all predictions together may use, if there are no more of them
+            at once; as many as cores are granted if None.
 
     Returns:
         A classifier: `load().predict("seven.png").prediction`.

@@ -39,19 +39,23 @@ class CudaEngine:
         """Draw the posterior; see the class."""
         if device == "cuda":
             if not torch.cuda.is_available():
-                raise CudaUnavailableError(
-                    "device 'cuda' was asked for, but PyTorch finds no CUDA device; use 'auto' or "
-                    "'cpu'"
-                )
+                raise CudaUnavailableError("PyTorch finds no CUDA device; use 'auto' or 'cpu'")
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
         self.device = device
         self.n_draws = n_draws
         self._config = posterior.config
-        self._weights = {
-            name: torch.from_numpy(values).to(device)
-            for name, values in posterior.stack(n_draws).items()
-        }
+        try:
+            self._weights = {
+                name: torch.from_numpy(values).to(device)
+                for name, values in posterior.stack(n_draws).items()
+            }
+            side = posterior.config.image_size
+            self.logits(np.zeros((1, side, side), np.uint8), n_draws)
+        except RuntimeError as error:  # a card too old for this PyTorch, or with no memory left
+            raise CudaUnavailableError(
+                f"the CUDA device cannot be used ({str(error).splitlines()[0]}); use 'cpu'"
+            ) from error
 
     def logits(self, images: NDArray[np.uint8], n_draws: int) -> NDArray[np.float32]:
         """See `Engine.logits`."""

@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib.util
+import logging
 import os
 from typing import Literal, Protocol
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from model.posterior import Posterior
 
 __all__ = ["Device", "Engine", "has_cuda_device", "make_engine"]
+
+_log = logging.getLogger("model")
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -47,19 +50,21 @@ def make_engine(
         posterior: The posterior.
         n_draws: Number of draws S to hold.
         device: `cuda` for a GPU, `cpu`, or `auto` for CUDA where it is available.
-        threads: CPU threads that one call may use; as many as cores are granted if None.
+        threads: CPU threads that all calls together may use, if there are no more calls at once;
+            as many as cores are granted if None.
 
     Raises:
         RuntimeError: If `cuda` is asked for and not available.
     """
     if device != "cpu" and (device == "cuda" or has_cuda_device()):
-        from model.cuda import CudaEngine, CudaUnavailableError  # noqa: PLC0415 - seconds
-
         try:
+            from model.cuda import CudaEngine  # noqa: PLC0415 - takes seconds
+
             return CudaEngine(posterior, n_draws=n_draws)
-        except CudaUnavailableError:
+        except (RuntimeError, ImportError, OSError) as error:
             if device == "cuda":
-                raise
+                raise RuntimeError(f"device 'cuda' was asked for: {error}") from error
+            _log.warning("there is a GPU, and the CPU is used: %s", error)
     from model.ensemble import EnsembleEngine  # noqa: PLC0415 - a GPU does without
 
     return EnsembleEngine(posterior, n_draws=n_draws, threads=threads)

@@ -69,10 +69,10 @@ class EnsembleEngine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        # The graph itself is gone before the session copies what it was written to.
+        serialized = ensemble_graph(posterior, sizes).SerializeToString()
         self._session = onnxruntime.InferenceSession(
-            ensemble_graph(posterior, sizes).SerializeToString(),
-            options,
-            providers=["CPUExecutionProvider"],
+            serialized, options, providers=["CPUExecutionProvider"]
         )
 
     def logits(self, images: NDArray[np.uint8], n_draws: int) -> NDArray[np.float32]:

@@ -202,7 +202,8 @@ class Lanes(Generic[Q, P, A]):
         while (jobs := self._arrived.take(1)) is not None:
             for job in jobs:
                 self._prepare_one(job)
-            self._decoded.put(jobs)
+            self._decoded.put([job for job in jobs if not job.released])
+            del job, jobs  # while it waits, a thread holds on to no model that has been replaced
 
     def _lane(self, batch: int) -> None:
         while (jobs := self._decoded.take(batch)) is not None:
@@ -218,6 +219,7 @@ class Lanes(Generic[Q, P, A]):
             self._usual_s += 0.05 * (each_s - self._usual_s)
             with suppress(RuntimeError):  # a loop that is closed has nobody left to wait
                 jobs[0].future.get_loop().call_soon_threadsafe(self._deliver, jobs, dones)
+            del jobs, dones  # while it waits, a thread holds on to no model that has been replaced
 
     def _work_off(self, jobs: Sequence[_Job[Q, P, A]]) -> None:
         together: dict[Hashable, list[_Job[Q, P, A]]] = {}
@@ -253,7 +255,7 @@ class Lanes(Generic[Q, P, A]):
 class _Waiting(Generic[Q, P, A]):
     """Jobs that wait for a thread, in order."""
 
-    _LARGE_BYTES = 256 * 1024  # files that together take longer to decode than to compute
+    _LARGE_BYTES = 256 * 1024  # files that together may take longer to decode than to compute
 
     def __init__(self, size: Callable[[Q], int]) -> None:
         self._size = size
@@ -301,10 +303,12 @@ class _Waiting(Generic[Q, P, A]):
     def _share(self, most: int) -> list[_Job[Q, P, A]]:
         taken: list[_Job[Q, P, A]] = []
         n_bytes = 0
-        while self._jobs and len(taken) < most and n_bytes < self._LARGE_BYTES:
+        while self._jobs and len(taken) < most:
+            n_bytes += self._size(self._jobs[0].question)
+            if taken and n_bytes > self._LARGE_BYTES:
+                break
             job, now = self._jobs.popleft(), time.monotonic()
-            if now < job.deadline:
+            if now < job.deadline and not job.released:
                 job.began = job.began or now
                 taken.append(job)
-                n_bytes += self._size(job.question)
         return taken

@@ -65,7 +65,7 @@ class Settings(BaseSettings):
         MAX_PIXELS,
         ge=1,
         le=100_000_000,
-        description="Most pixels of a picture, told from its header; one is decoded per lane.",
+        description="Most pixels of a picture, told from its header.",
     )
     max_batch_files: int = Field(64, ge=1, description="Most files in one batch.")
     queue: int = Field(1024, ge=1, description="Most pictures waiting; more are answered 429.")

@@ -19,6 +19,9 @@ _log = logging.getLogger("service")
 
 _Identity: TypeAlias = tuple[int, ...]
 
+_NEVER: _Identity = (-1,)  # what no file is
+_FAULT = "a fault while loading the new checkpoint, which is tried again; see the log"
+
 
 class CheckpointFile:
     """The file that the settings name, and what it was when it was last loaded.
@@ -43,6 +46,10 @@ class CheckpointFile:
         self._loaded = _identity(self._settings.checkpoint)
         return load_served(self._settings)
 
+    def forget(self) -> None:
+        """Take the file for a changed one at the next look."""
+        self._loaded = _NEVER
+
     def has_changed(self) -> bool:
         """Whether the file is another than at the last `load`, well or badly as that went."""
         return _identity(self._settings.checkpoint) != self._loaded
@@ -53,7 +60,8 @@ async def keep_fresh(file: CheckpointFile, holder: ModelHolder, settings: Settin
 
     Requests that are being answered keep the model they began with. A file that cannot be used
     changes nothing, is reported in the log and in `holder.refresh_error`, and is tried again when
-    it changes. A file that is gone gives way to the shipped weights, as it would at a start.
+    it changes; if it could not even be read, at the next look. A file that is gone gives way to the
+    shipped weights, as it would at a start.
     """
     while settings.watch_interval_s:
         await asyncio.sleep(settings.watch_interval_s)
@@ -62,14 +70,21 @@ async def keep_fresh(file: CheckpointFile, holder: ModelHolder, settings: Settin
         kept = holder.get().classifier.version
         try:
             served = await asyncio.to_thread(file.load)
-        except (CheckpointError, RuntimeError) as error:
-            _log.error("the new checkpoint was not taken, %s is served still: %s", kept, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the old model goes on
             # What clients may read names the file, never its folder.
             path = settings.checkpoint
-            holder.refresh_error = str(error).replace(str(path), path.name)
-        except Exception:  # noqa: BLE001 - whatever it is, the old model goes on
-            _log.exception("the new checkpoint was not taken, %s is served still", kept)
-            holder.refresh_error = "a fault while loading the new checkpoint; see the log"
+            told = isinstance(error, CheckpointError)
+            reason = str(error).replace(str(path), path.name) if told else _FAULT
+            if reason != holder.refresh_error:  # once, not at every try
+                _log.error(
+                    "the new checkpoint was not taken, %s is served still: %s",
+                    kept,
+                    error,
+                    exc_info=not told,
+                )
+            holder.refresh_error = reason
+            if not told or isinstance(error.__cause__, OSError):
+                file.forget()  # no verdict on what the file holds: it is tried again
         else:
             holder.served, holder.refresh_error = served, None
             announce(served, settings, "refreshed")

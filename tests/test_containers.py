@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -46,6 +47,11 @@ def main_file() -> dict[str, Any]:
 def test_the_image_states_the_version_of_the_project() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f'image.version="{version}"' in (ROOT / "Dockerfile").read_text()
+
+
+def test_the_index_of_pytorch_adds_to_the_usual_one() -> None:
+    # Alone it lacks what the constraints pin of PyTorch's own dependencies.
+    assert not re.search(r"(?<!extra)-index-url", (ROOT / "Dockerfile").read_text())
 
 
 def test_every_setting_reaches_the_container_but_its_address(main_file: dict[str, Any]) -> None:

@@ -60,7 +60,7 @@ def train(
         device: Where to fit.
         force: Write even below the accuracy floor; weights that are not finite are never written.
         fresh: Discard an unfinished run instead of continuing it.
-        check_interrupted: Called at every step of the fit; may raise to end it.
+        check_interrupted: Called at every step of the fit and before writing; may raise to end it.
 
     Returns:
         What was written to `config.output`.
@@ -142,6 +142,7 @@ def train(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     )
+    check_interrupted()
     save_checkpoint(checkpoint, config.output)
     unfinished.discard()
     return checkpoint

@@ -179,7 +179,8 @@ def main(arguments: list[str] | None = None) -> int:
     except CheckpointError as error:
         return _fail(f"could not write {config.output}: {error}", 1)
     except KeyboardInterrupt:
-        return _fail("interrupted; the same command continues after the last whole epoch", 130)
+        again = "the same command without --fresh" if options.fresh else "the same command"
+        return _fail(f"interrupted; {again} continues after the last whole epoch", 130)
     finally:
         for asked, handler in before.items():
             signal.signal(asked, handler)

@@ -1,8 +1,10 @@
 """Lanes: what is computed together, what is dropped, and that nothing harms its neighbour."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
@@ -149,7 +151,7 @@ def test_large_files_are_not_put_together_with_others(
 ) -> None:
     lanes = make(size=lambda question: 300_000 if question == 9 else 100)
     asyncio.run(answers(lanes, 2, 3, 9, 4, 5))
-    assert work.batches == [[2, 3, 9], [4, 5]]
+    assert work.batches == [[2, 3], [9], [4, 5]]
 
 
 def test_lanes_share_what_waits(make: Callable[..., Numbers], work: Work) -> None:
@@ -180,6 +182,52 @@ def test_what_waits_past_its_deadline_is_504_and_never_begun(
     assert asyncio.run(answers(lanes, 4)) == [41]
     assert work.prepared == [1, 4]
     assert lanes._pending == 0
+
+
+def test_a_client_that_leaves_while_its_picture_is_decoded_is_not_computed(
+    make: Callable[..., Numbers], work: Work
+) -> None:
+    lanes = make(n_decoders=1)
+
+    async def leave() -> None:
+        work.go.clear()
+        left = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(0.05, left.set_result, None)
+        with pytest.raises(ClientDisconnect):
+            await lanes.run([2], left)
+        work.go.set()
+        assert await answers(lanes, 3) == [31]
+
+    asyncio.run(leave())
+    assert work.prepared == [2, 3]
+    assert work.batches == [[3]]
+
+
+@pytest.mark.parametrize("n_decoders", [0, 1])
+def test_an_idle_lane_holds_on_to_nothing(n_decoders: int) -> None:
+    class Thing:
+        pass
+
+    lanes: Lanes[Thing, Thing, int] = Lanes(
+        lambda thing: thing,
+        lambda asked: [1 for _ in asked],
+        belongs=lambda _: 0,
+        n_lanes=1,
+        n_decoders=n_decoders,
+        queue=5,
+        timeout_s=5,
+    )
+    thing = Thing()
+    gone = weakref.ref(thing)
+    asyncio.run(lanes.run([thing]))
+    del thing
+    deadline = time.monotonic() + 5
+    while gone() is not None and time.monotonic() < deadline:
+        time.sleep(0.01)
+        gc.collect()
+    lanes_hold = gone() is not None
+    lanes.close()
+    assert not lanes_hold
 
 
 def test_a_client_that_leaves_is_dropped_before_it_costs_anything(

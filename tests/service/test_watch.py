@@ -1,5 +1,6 @@
 """The watched checkpoint: news is served without a restart, and bad news changes nothing."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +13,8 @@ import pytest
 from model import save_checkpoint
 from model.checkpoint import SHIPPED
 from service import Settings
-from service.watch import CheckpointFile
+from service.holder import ModelHolder, Served, load_served
+from service.watch import CheckpointFile, keep_fresh
 from tests.conftest import TINY, Server, spoil, tiny_checkpoint
 
 INTERVAL_S = 0.05
@@ -165,3 +167,33 @@ def test_a_change_while_loading_is_seen_afterwards(
     file = CheckpointFile(Settings(checkpoint=path))
     file.load()
     assert file.has_changed()
+
+
+def test_a_failure_that_is_no_verdict_on_the_file_is_tried_again_and_logged_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = 5
+
+    def failing(settings: Settings) -> Served:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise MemoryError("in /some/path")
+        return load_served(settings)
+
+    settings = Settings(checkpoint=path, watch_interval_s=0.01, draws=40, device="cpu")
+    file, holder = CheckpointFile(settings), ModelHolder()
+    holder.served = file.load()
+    monkeypatch.setattr("service.watch.load_served", failing)
+    save_checkpoint(tiny_checkpoint(), path)
+
+    async def refreshed() -> None:
+        watching = asyncio.ensure_future(keep_fresh(file, holder, settings))
+        while holder.get().source == "shipped":
+            assert "/some/path" not in (holder.refresh_error or "")
+            await asyncio.sleep(0.01)
+        watching.cancel()
+
+    asyncio.run(asyncio.wait_for(refreshed(), 20))
+    assert holder.refresh_error is None
+    assert [record.levelname for record in caplog.records].count("ERROR") == 1
