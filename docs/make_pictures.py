@@ -6,10 +6,12 @@
 from itertools import pairwise
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
 
 from model import load
-from training.plots import plot_answers
+from model.door import open_image
+from training.plots import plot_answers, plot_door
 
 HERE = Path(__file__).parent
 SIZE, FINE = 240, 4
@@ -26,12 +28,12 @@ STROKES = {
 }
 
 
-def draw(strokes: list[list[tuple[int, int]]]) -> Image.Image:
+def draw(strokes: list[list[tuple[int, int]]], thickness: float = 0.075) -> Image.Image:
     """Ink on paper, smooth: drawn large and reduced."""
     side = SIZE * FINE
     picture = Image.new("L", (side, side), 243)
     pen = ImageDraw.Draw(picture)
-    width = int(0.075 * side)
+    width = int(thickness * side)
     for stroke in strokes:
         points = [(x * side / 100, y * side / 100) for x, y in smooth(stroke)]
         pen.line(points, fill=40, width=width, joint="curve")
@@ -51,6 +53,81 @@ def smooth(points: list[tuple[float, float]], rounds: int = 3) -> list[tuple[flo
     return points
 
 
+TWO = [[(42, 30), (52, 22), (64, 28), (62, 44), (44, 72), (40, 80), (68, 78)]]
+
+
+def coloured(picture: Image.Image, ink: str, paper: str) -> Image.Image:
+    """The picture's ink and paper in two colours."""
+    mask = picture.point(lambda value: 255 - (value - 40) * 255 // 203)
+    inks, papers = (Image.new("RGB", picture.size, colour) for colour in (ink, paper))
+    return Image.composite(inks, papers, mask)
+
+
+def photographed(picture: Image.Image) -> Image.Image:
+    """Light from one side, the shadow of a hand, noise and blur."""
+    y, x = np.mgrid[0 : 1 : SIZE * 1j, 0 : 1 : SIZE * 1j]
+    light = (1 - 0.35 * x) * np.where(y + 0.5 * x > 0.85, 0.5, 1)
+    noise = np.random.default_rng(0).normal(0, 6, (SIZE, SIZE))
+    grey = np.asarray(picture.filter(ImageFilter.GaussianBlur(1.2))) * light + noise
+    return Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+
+
+def ruled(picture: Image.Image) -> Image.Image:
+    """On squared paper."""
+    lines = Image.new("L", picture.size, 243)
+    pen = ImageDraw.Draw(lines)
+    for at in range(12, SIZE, 30):
+        pen.line((0, at, SIZE, at + 4), fill=130, width=2)
+        pen.line((at, 0, at - 4, SIZE), fill=130, width=2)
+    return Image.fromarray(np.minimum(np.asarray(lines), np.asarray(picture)))
+
+
+def framed(picture: Image.Image) -> Image.Image:
+    """In the box of a form."""
+    ImageDraw.Draw(picture).rectangle((14, 14, SIZE - 15, SIZE - 15), outline=60, width=4)
+    return picture
+
+
+def in_a_corner(picture: Image.Image) -> Image.Image:
+    """Small on a large sheet."""
+    sheet = Image.new("L", (4 * SIZE, 4 * SIZE), 243)
+    sheet.paste(picture.resize((SIZE, SIZE)), (2 * SIZE + 90, 2 * SIZE + 60))
+    return sheet
+
+
+def side_by_side(one: Image.Image, two: Image.Image) -> Image.Image:
+    """Two digits."""
+    sheet = Image.new("L", (2 * SIZE, SIZE), 243)
+    sheet.paste(one, (40, 0))
+    sheet.paste(two, (SIZE - 40, 0))
+    return sheet
+
+
+def blot() -> Image.Image:
+    """A blot of ink."""
+    sheet = Image.new("L", (SIZE, SIZE), 243)
+    ImageDraw.Draw(sheet).ellipse((60, 50, 180, 190), fill=30)
+    return sheet
+
+
+def door_pictures() -> dict[str, Image.Image]:
+    """Pictures as people send them, by what is difficult about them."""
+    seven = STROKES["seven"]
+    return {
+        "a shadow": photographed(draw(TWO)),
+        "squared paper": ruled(draw(TWO)),
+        "light on dark": coloured(draw(TWO), "white", "#203040"),
+        "yellow on white": coloured(draw(TWO), "#ffe020", "white"),
+        "a hair of a pen": draw(TWO, 0.008),
+        "a broad brush": draw(TWO, 0.16),
+        "a form": framed(draw(seven)),
+        "in a corner": in_a_corner(draw(seven)),
+        "nothing": draw([]),
+        "two digits": side_by_side(draw(seven), draw(TWO)),
+        "a blot": blot(),
+    }
+
+
 def main() -> None:
     """Write the pictures beside this file."""
     folder = HERE / "examples"
@@ -62,6 +139,9 @@ def main() -> None:
     shown = [pictures[name] for name in ("seven", "four-or-nine", "letter")]
     figure = plot_answers(shown, [classifier.predict(picture) for picture in shown])
     figure.savefig(HERE / "answers.png", dpi=110, metadata={"Software": None})
+    sent = door_pictures()
+    figure = plot_door(sent, [open_image(picture) for picture in sent.values()])
+    figure.savefig(HERE / "door.png", dpi=110, metadata={"Software": None})
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ SCORES: tuple[Score, ...] = (
     "mutual_information",
     "one_minus_max_probability",
 )
-Reason = Literal["uncertain", "no_ink"]
+Reason = Literal["uncertain", "no_ink", "several_shapes", "not_digit_shaped"]
 
 
 @dataclass(frozen=True)

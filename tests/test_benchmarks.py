@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from benchmarks.deslant import deslanted
 from benchmarks.report import format_table
 from tests.conftest import ROOT
 
@@ -46,6 +48,30 @@ def test_predict_compares_the_engines_in_one_run(tmp_path: Path) -> None:
     assert "deterministic network, 1 pass" in names
     assert all(name in printed for name in names)
     assert all(row["ms"] > 0 for row in rows if row["contender"] != "matrix product")
+
+
+@pytest.mark.slow
+def test_door_tells_what_each_picture_costs(tmp_path: Path) -> None:
+    printed, results = run(tmp_path, "benchmarks.door")
+    rows = {row["picture"]: row for row in results["door"]}
+    assert rows["1 MP, PNG grey"]["found"] == "a digit"
+    assert all(name in printed for name in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.mnist
+def test_deslant_compares_on_the_validation_part(tmp_path: Path, mnist_root: Path) -> None:
+    _, results = run(tmp_path, "benchmarks.deslant", "--data-dir", str(mnist_root))
+    assert [row["pictures"] for row in results["rows"]] == ["as the door leaves it", "deslanted"]
+    assert all(row["validation, error %"] < 50 for row in results["rows"])
+
+
+def test_deslanting_sets_a_slanted_stroke_upright() -> None:
+    slanted = np.zeros((28, 28), np.uint8)
+    for row in range(5, 24):
+        slanted[row, 21 - row // 2 : 24 - row // 2] = 255
+    columns = np.flatnonzero(deslanted(slanted).max(axis=0) > 128)
+    assert np.ptp(columns) < 5 < np.ptp(np.flatnonzero(slanted.max(axis=0)))
 
 
 @pytest.mark.slow

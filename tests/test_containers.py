@@ -26,6 +26,8 @@ from PIL import Image, ImageDraw
 from model.checkpoint import SHIPPED
 from service.settings import Settings
 from tests.conftest import ROOT
+from training.config import PRESETS
+from training.data import Mnist
 
 PROJECT = "maybe-test"
 USER = "10001:10001"
@@ -77,7 +79,7 @@ class Compose:
         self.settings = settings
 
     def __call__(
-        self, *arguments: str, code: int = 0, timeout: float = 300
+        self, *arguments: str, code: int = 0, timeout: float = 900
     ) -> subprocess.CompletedProcess[str]:
         """Run it, and demand an exit code; standard output and error come together."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("MNN_")}
@@ -370,7 +372,7 @@ def test_training_on_mnist_in_a_mounted_folder_refreshes_the_service(
     compose("up", "--wait", "--no-build")
     (container,) = compose.containers()
     said = compose.train("training", "--epochs", "1")
-    assert "A short run, 1 of the usual 20 epochs" in said
+    assert f"A short run, 1 of the usual {PRESETS[Mnist.name].fit.epochs} epochs" in said
     until(lambda: described(container)["source"] == "file", "not refreshed")
     body = described(container)
     assert body["training"]["dataset"] == "mnist"

@@ -10,10 +10,10 @@ import pytest
 from tests.conftest import ROOT
 
 ALLOWED = {
-    "model": {"numpy", "safetensors", "PIL", "onnx", "onnxruntime", "torch"},
+    "model": {"numpy", "safetensors", "PIL", "mahotas", "onnx", "onnxruntime", "torch"},
     "training": {
         "model", "numpy", "safetensors", "torch", "torchvision", "torchmetrics", "scipy",
-        "sklearn", "matplotlib", "PIL", "tqdm",
+        "sklearn", "matplotlib", "PIL", "mahotas", "tqdm",
     },
     "service": {
         "model", "numpy", "PIL", "fastapi", "starlette", "uvicorn", "pydantic", "pydantic_settings",

@@ -31,6 +31,7 @@ COVERED = {
     'make evaluate ARGS="--only test"': (
         "test_the_shipped_weights_reach_the_bar_on_the_real_test_pictures"
     ),
+    'make evaluate ARGS="--pictures my-pictures"': "test_make_evaluates_a_folder_of_pictures",
     "make train": "the command that made the shipped weights; interrupted forms in test_run.py",
     'make train ARGS="--epochs 1"': "test_one_epoch_of_mnist_works_and_says_what_it_costs",
     'make train ARGS="--dataset digits"': "test_make_passes_arguments_through_to_training",
@@ -150,6 +151,16 @@ def test_make_passes_arguments_through_to_training(tmp_path: Path) -> None:
     made = make("train", f"ARGS=--dataset digits --epochs 2 --force --output {output}")
     assert "A short run, 2 of the usual" in made.stdout
     assert output.exists()
+
+
+def test_make_evaluates_a_folder_of_pictures(tmp_path: Path) -> None:
+    folder, sheet = tmp_path / "my-pictures", tmp_path / "sheet.png"
+    folder.mkdir()
+    shutil.copy(ROOT / "docs/examples/seven.png", folder)
+    (folder / "manifest.csv").write_text("file,label,kind\nseven.png,7,drawing\n")
+    made = make("evaluate", f"ARGS=--pictures {folder} --sheet {sheet} --draws 10")
+    assert re.search(r"drawing +1 +1 +100\.0 % +1 +100\.0 % +0", made.stdout)
+    assert sheet.exists()
 
 
 def test_make_alone_lists_the_targets() -> None:

@@ -60,7 +60,7 @@ PRESETS = {
     Mnist.name: RunConfig(
         output=Path("checkpoints/digits.safetensors"),
         population="MNIST training pictures held aside from fitting, through the digit door",
-        fit=FitConfig(epochs=20, beta=0.02, learning_rate=4e-3),
+        fit=FitConfig(epochs=24, beta=0.02, learning_rate=4e-3, imitated=0.25),
         rules=RuleConfig(target=0.001, confidence=0.95, coverage=0.999),
         least_accuracy=0.95,
     ),

@@ -11,7 +11,7 @@ import io
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from model.door import open_array
+from model.door import DigitImage, open_array
 
 __all__ = [
     "DataNotFoundError",
     "Digits",
+    "Inputs",
     "Mnist",
     "Part",
     "Source",
@@ -60,6 +61,27 @@ class Part:
         sha.update(np.ascontiguousarray(self.images).tobytes())
         sha.update(self.labels.astype("<i8").tobytes())
         return sha.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What the digit door makes of many pictures.
+
+    Attributes:
+        pixels: What the network is fed, uint8 (N, 28, 28).
+        flagged: Whether a person should look whatever the network says, (N,).
+    """
+
+    pixels: NDArray[np.uint8]
+    flagged: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, images: Sequence[DigitImage]) -> "Inputs":
+        """Gather what the door returned for single pictures, at least one."""
+        return cls(
+            np.stack([image.pixels for image in images]),
+            np.array([bool(image.reasons) for image in images]),
+        )
 
 
 @dataclass(frozen=True)
@@ -199,15 +221,15 @@ def split(part: Part, *, n_validation: int, n_calibration: int) -> Split:
     )
 
 
-def through_door(part: Part, name: str) -> NDArray[np.uint8]:
-    """What the network is fed for each picture of a part: uint8 (N, 28, 28).
+def through_door(part: Part, name: str) -> Inputs:
+    """What the digit door makes of each picture of a part.
 
     Args:
         part: The pictures.
         name: What the progress bar calls them.
     """
     bar = tqdm(part.images, desc=f"preparing {name}", unit="picture", disable=None, leave=False)
-    return np.stack([open_array(image).pixels for image in bar])
+    return Inputs.of([open_array(image) for image in bar])
 
 
 def _take(part: Part, index: NDArray[np.int64]) -> Part:

@@ -1,4 +1,7 @@
-"""`python -m training.evaluate [CHECKPOINT]`: the table of held-out figures from weights alone."""
+"""`python -m training.evaluate [CHECKPOINT]`: the table of held-out figures from weights alone.
+
+With `--pictures DIR`, the figures of a folder of labelled pictures instead, and a contact sheet.
+"""
 
 import argparse
 import sys
@@ -12,20 +15,28 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model.checkpoint import SHIPPED, Checkpoint, load_checkpoint
+from model.classifier import Classifier
 from model.engine import Engine, make_engine
 from model.errors import CheckpointError
 from model.uncertainty import PredictiveSummary, softmax, summarise
-from training.data import DataNotFoundError, Mnist, Part, Source, split, through_door
+from training.contact_sheet import save_contact_sheet
+from training.data import DataNotFoundError, Inputs, Mnist, Part, Source, split, through_door
+from training.imitate import imitated_inputs
 from training.metrics import measure
 from training.options import add_data_options, add_device_option, data_source, positive
+from training.pictures import ManifestError, answer_pictures, format_kinds, read_manifest
 
-__all__ = ["PARTS", "answer_all", "evaluate", "format_table", "main"]
+__all__ = ["PARTS", "answer_all", "evaluate", "format_table", "imitated_validation", "main"]
 
-PARTS = ("validation", "calibration", "test")
-"""The held-out parts of a data set; what was fitted is not among them."""
+PARTS = ("validation", "imitated", "calibration", "test")
+"""The held-out parts of a data set; what was fitted is not among them.
+
+`imitated` is the validation part as others might send it (`training.imitate`).
+"""
 
 _BATCH = 250
 _LEVEL = 0.95
+_IMITATION_SEED = 20260102
 
 _ROWS = (
     ("pictures", "n", "{:,}", 1),
@@ -77,10 +88,22 @@ def evaluate(
     """
     figures = {}
     for name in parts:
-        part = _part(source, name)
-        summary = answer_all(engine, through_door(part, name), n_draws, name)
-        figures[name] = measure(summary, part.labels, checkpoint.selective, checkpoint.conformal)
+        part = _part(source, "validation" if name == "imitated" else name)
+        inputs = through_door(part, name)
+        if name == "imitated":
+            inputs = imitated_validation(inputs)
+        summary = answer_all(engine, inputs.pixels, n_draws, name)
+        figures[name] = measure(
+            summary, part.labels, checkpoint.selective, checkpoint.conformal, inputs.flagged
+        )
     return figures
+
+
+def imitated_validation(inputs: Inputs, processes: int = 1) -> Inputs:
+    """The validation part as others might send it: the same imitations in every run."""
+    return imitated_inputs(
+        inputs.pixels, seed=_IMITATION_SEED, processes=processes, name="validation"
+    )
 
 
 def format_table(figures: Mapping[str, Mapping[str, Any]]) -> str:
@@ -101,24 +124,62 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--only", choices=PARTS, help="one part of the data; default: all")
     parser.add_argument("--draws", type=positive, help="default: as calibrated")
+    parser.add_argument(
+        "--pictures",
+        type=Path,
+        metavar="DIR",
+        help="a folder of pictures with manifest.csv (columns file, label, kind) instead",
+    )
+    parser.add_argument(
+        "--sheet",
+        type=Path,
+        default=Path("contact-sheet.png"),
+        metavar="PNG",
+        help="where --pictures draws what is wrong or not accepted; default: contact-sheet.png",
+    )
     add_data_options(parser)
     add_device_option(parser)
     options = parser.parse_args(arguments)
     try:
         checkpoint = load_checkpoint(options.checkpoint)
-        source = _source_of(checkpoint, options)
         n_draws = options.draws or checkpoint.selective.n_draws
-        engine = make_engine(checkpoint.posterior, n_draws=n_draws, device=options.device)
-        parts = (options.only,) if options.only else PARTS
-        figures = evaluate(checkpoint, engine, source, n_draws=n_draws, parts=parts)
-    except (CheckpointError, DataNotFoundError, ValueError, RuntimeError) as error:
+        if options.pictures is not None:
+            _evaluate_pictures(checkpoint, options, n_draws)
+        else:
+            _evaluate_parts(checkpoint, options, n_draws)
+    except (
+        CheckpointError, DataNotFoundError, ManifestError, OSError, RuntimeError, ValueError,
+    ) as error:  # fmt: skip
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{checkpoint.name} {checkpoint.version(n_draws)} on {source.name}, {n_draws} draws")
-    print(format_table(figures))
     if not checkpoint.draws_are_reproduced():
         print("this installation draws other networks than the one that calibrated the decision")
     return 0
+
+
+def _evaluate_parts(checkpoint: Checkpoint, options: argparse.Namespace, n_draws: int) -> None:
+    source = _source_of(checkpoint, options)
+    engine = make_engine(checkpoint.posterior, n_draws=n_draws, device=options.device)
+    parts = (options.only,) if options.only else PARTS
+    figures = evaluate(checkpoint, engine, source, n_draws=n_draws, parts=parts)
+    print(f"{checkpoint.name} {checkpoint.version(n_draws)} on {source.name}, {n_draws} draws")
+    print(format_table(figures))
+
+
+def _evaluate_pictures(checkpoint: Checkpoint, options: argparse.Namespace, n_draws: int) -> None:
+    entries = read_manifest(options.pictures)
+    engine = make_engine(checkpoint.posterior, n_draws=n_draws, device=options.device)
+    results = answer_pictures(Classifier(checkpoint, engine), entries, n_draws)
+    print(
+        f"{checkpoint.name} {checkpoint.version(n_draws)} on {len(results):,} pictures of "
+        f"{options.pictures}, {n_draws} draws"
+    )
+    print(format_kinds(results))
+    for result in results:
+        if result.error:
+            print(f"{result.entry.path}: {result.error}")
+    save_contact_sheet(results, options.sheet)
+    print(f"what is wrong or was not accepted: {options.sheet}")
 
 
 def _part(source: Source, name: str) -> Part:

@@ -37,6 +37,8 @@ class FitConfig:
         initial_scale: Standard deviation of every posterior at the start.
         seed: Seed of initial means, order, augmentation and noise.
         augmentation: The random distortions, or None for none.
+        imitated: Share of the pictures that are shown as imitations (`training.imitate`) in each
+            epoch, in [0, 1].
     """
 
     epochs: int
@@ -47,6 +49,7 @@ class FitConfig:
     initial_scale: float = 0.02
     seed: int = 0
     augmentation: AffineAugmentation | None = field(default_factory=AffineAugmentation)
+    imitated: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class Fitter:
         images: The fit part (N, 1, H, W), float in [0, 1].
         labels: Its classes (N,), int64.
         device: Where to compute.
+        imitations: An imitation of each image (N, 1, 28, 28); needed if any are to be shown. They
+            are an augmentation, no further data: N stays the number of images.
     """
 
     def __init__(
@@ -98,11 +103,20 @@ class Fitter:
         images: Tensor,
         labels: Tensor,
         device: torch.device,
+        *,
+        imitations: Tensor | None = None,
     ) -> None:
-        """Make a fit at epoch 0; see the class."""
+        """Make a fit at epoch 0; see the class.
+
+        Raises:
+            ValueError: If imitations are to be shown and are not given for every image.
+        """
+        if config.imitated and (imitations is None or imitations.shape != images.shape):
+            raise ValueError("an imitation of each image is needed to show imitated ones")
         self.config = config
         self.epoch = 0
         self._images, self._labels = images.to(device), labels.to(device)
+        self._imitations = imitations.to(device) if imitations is not None else None
         # Initial means come from the CPU so that they are the same on every device.
         self.network = BayesianCNN(
             model_config,
@@ -136,7 +150,7 @@ class Fitter:
             done = (self.epoch * self.steps_per_epoch + i + 1) / (total_steps + 1)
             for group in self._optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * learning_rate_factor(done, warmup)
-            yield self._step(self._images[batch], self._labels[batch])
+            yield self._step(self._shown(batch), self._labels[batch])
         self.epoch += 1
 
     def summarise(self, steps: list[tuple[float, float]]) -> EpochSummary:
@@ -179,6 +193,15 @@ class Fitter:
             }
         self._generator.set_state(state["generator"])
         self.epoch = int(state["epoch"])
+
+    def _shown(self, batch: Tensor) -> Tensor:
+        """The images of a batch, some of them as their imitations."""
+        images = self._images[batch]
+        if not self.config.imitated or self._imitations is None:
+            return images
+        chance = torch.rand(len(batch), generator=self._generator, device=images.device)
+        imitated = (chance < self.config.imitated)[:, None, None, None]
+        return torch.where(imitated, self._imitations[batch], images)
 
     def _step(self, images: Tensor, labels: Tensor) -> tuple[float, float]:
         if self.config.augmentation is not None:

@@ -82,11 +82,20 @@ def measure(
     labels: Labels,
     selective: SelectiveRule,
     conformal: ConformalRule,
+    flagged: NDArray[np.bool_],
 ) -> dict[str, Any]:
-    """All held-out figures of one part of the data, as plain numbers with their n."""
+    """All held-out figures of one part of the data, as plain numbers with their n.
+
+    Args:
+        summary: The answers.
+        labels: The true classes (N,).
+        selective: When to accept.
+        conformal: Which labels to keep.
+        flagged: Which pictures the digit door sends to a person anyway (N,).
+    """
     probability = summary.probability
     correct = probability.argmax(axis=1) == labels
-    accepted = selective.accepts(summary)
+    accepted = selective.accepts(summary) & ~flagged
     sets = conformal.prediction_sets(probability)
     return {
         "n": len(labels),

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from model.checkpoint import Checkpoint, save_checkpoint
 from model.decision import ConformalRule, SelectiveRule, uncertainty_score
+from model.door import INPUT_CONTRACT
 from model.engine import Device, make_engine
 from model.posterior import Posterior
 from model.uncertainty import PredictiveSummary, softmax
@@ -29,14 +30,20 @@ from training.calibrate import (
 )
 from training.config import RunConfig
 from training.data import SPLIT_SEED, Source, Split, split, through_door
-from training.evaluate import answer_all
+from training.evaluate import answer_all, imitated_validation
 from training.fit import EpochSummary, Fitter
+from training.imitate import imitated_inputs, likeness
 from training.metrics import error_rate, measure, nll
 from training.resume import UnfinishedRun
 
 __all__ = ["FloorError", "train"]
 
-_VERSIONED = ("maybe-neural-network", "torch", "torchvision", "numpy", "pillow", "safetensors")
+_VERSIONED = (
+    "maybe-neural-network", "torch", "torchvision", "numpy", "pillow", "mahotas", "safetensors",
+)  # fmt: skip
+
+
+_LEAST_LIKENESS = 0.4  # between a digit and its imitation
 
 
 class FloorError(Exception):
@@ -83,7 +90,15 @@ def train(
         config.output,
         {
             key: provenance[key]
-            for key in ("data", "architecture", "fit", "device", "threads", "versions")
+            for key in (
+                "data",
+                "input_contract",
+                "architecture",
+                "fit",
+                "device",
+                "threads",
+                "versions",
+            )
         },
     )
     if fresh:
@@ -95,7 +110,7 @@ def train(
     )
     validation = through_door(parts.validation, "validation")
     fitter, history = _fit(
-        parts, validation, config, device, unfinished, check_interrupted=check_interrupted
+        parts, validation.pixels, config, device, unfinished, check_interrupted=check_interrupted
     )
 
     print(f"asking all {config.n_draws} networks about every held-out picture", flush=True)
@@ -107,7 +122,7 @@ def train(
         raise
     where: Device = "cuda" if device.type == "cuda" else "cpu"
     engine = make_engine(posterior, n_draws=config.n_draws, device=where)
-    on_validation = answer_all(engine, validation, config.n_draws, "validation")
+    on_validation = answer_all(engine, validation.pixels, config.n_draws, "validation")
     accuracy = 1 - error_rate(on_validation.probability, parts.validation.labels)
     if accuracy < config.least_accuracy and not force:
         raise FloorError(
@@ -115,12 +130,17 @@ def train(
             f"{100 * config.least_accuracy:.0f} %; --force writes it anyway"
         )
 
+    imitated = imitated_validation(validation, processes=config.threads)
+    on_imitated = answer_all(engine, imitated.pixels, config.n_draws, "imitated")
     calibration = through_door(parts.calibration, "calibration")
-    on_calibration = answer_all(engine, calibration, config.n_draws, "calibration")
-    selective, conformal = _calibrate(parts, on_validation, on_calibration, config)
-    test = source.test()
-    on_test = answer_all(engine, through_door(test, "test"), config.n_draws, "test")
-    provenance["data"]["test_sha256"] = test.sha256()
+    on_calibration = answer_all(engine, calibration.pixels, config.n_draws, "calibration")
+    selective, conformal = _calibrate(
+        parts, on_validation, on_calibration, calibration.flagged, config
+    )
+    test_part = source.test()
+    test = through_door(test_part, "test")
+    on_test = answer_all(engine, test.pixels, config.n_draws, "test")
+    provenance["data"]["test_sha256"] = test_part.sha256()
     checkpoint = Checkpoint(
         name="digits",
         posterior=posterior,
@@ -128,11 +148,12 @@ def train(
         selective=selective,
         conformal=conformal,
         metrics={
-            name: measure(summary, part.labels, selective, conformal)
-            for name, summary, part in (
-                ("validation", on_validation, parts.validation),
-                ("calibration", on_calibration, parts.calibration),
-                ("test", on_test, test),
+            name: measure(summary, part.labels, selective, conformal, inputs.flagged)
+            for name, summary, part, inputs in (
+                ("validation", on_validation, parts.validation, validation),
+                ("imitated", on_imitated, parts.validation, imitated),
+                ("calibration", on_calibration, parts.calibration, calibration),
+                ("test", on_test, test_part, test),
             )
         },
         training={
@@ -158,12 +179,27 @@ def _fit(
     check_interrupted: Callable[[], None],
 ) -> tuple[Fitter, list[EpochSummary]]:
     """Fit epoch by epoch with a progress bar, saving the state after each."""
+    pixels = through_door(parts.fit, "fit").pixels
+    imitations = None
+    if config.fit.imitated:
+        print("imitating pictures as others might send them", flush=True)
+        imitated = imitated_inputs(
+            pixels,
+            seed=config.fit.seed,
+            processes=config.threads,
+            check_interrupted=check_interrupted,
+            name="fit",
+        )
+        # Nothing is to be learnt where the digit was lost on the way: there it stays as it was.
+        lost = imitated.flagged | (likeness(imitated.pixels, pixels) < _LEAST_LIKENESS)
+        imitations = _as_input(np.where(lost[:, None, None], pixels, imitated.pixels))
     fitter = Fitter(
         config.model,
         config.fit,
-        _as_input(through_door(parts.fit, "fit")),
+        _as_input(pixels),
         torch.from_numpy(parts.fit.labels),
         device,
+        imitations=imitations,
     )
     history = unfinished.restore(fitter)
     if history:
@@ -208,13 +244,17 @@ def _calibrate(
     parts: Split,
     on_validation: PredictiveSummary,
     on_calibration: PredictiveSummary,
+    flagged: NDArray[np.bool_],
     config: RunConfig,
 ) -> tuple[SelectiveRule, ConformalRule]:
-    """The score from the validation part, the thresholds from the calibration part."""
+    """The score from the validation part, the thresholds from the calibration part.
+
+    What the door has `flagged` of the calibration part is never accepted, so it counts in no risk.
+    """
     labels = parts.calibration.labels
     score = choose_score(on_validation, parts.validation.labels)
     threshold = selective_threshold(
-        uncertainty_score(on_calibration, score),
+        np.where(flagged, np.inf, uncertainty_score(on_calibration, score)),
         on_calibration.probability.argmax(axis=1) == labels,
         acceptance_grid(uncertainty_score(on_validation, score)),
         target=config.rules.target,
@@ -256,6 +296,7 @@ def _provenance(
             )
         }
         | {"split_seed": SPLIT_SEED},
+        "input_contract": INPUT_CONTRACT,
         "architecture": config.model.to_dict(),
         "fit": asdict(config.fit),
         "device": str(device),

@@ -1,6 +1,6 @@
 """Pictures people would rather look at than read. Functions return figures; nothing is shown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from model.classifier import Prediction
+from model.door import DigitImage
 
-__all__ = ["draw_bars", "plot_answers"]
+__all__ = ["draw_bars", "plot_answers", "plot_door"]
 
 ACCEPTED, REVIEW = "#1a7f5a", "#b4540a"
 
@@ -39,6 +40,31 @@ def plot_answers(pictures: Sequence[Image.Image], answers: Sequence[Prediction])
     axes[0, 0].set_title("the picture sent", fontsize=9)
     axes[0, 1].set_title("what the network sees", fontsize=9)
     axes[-1, 2].set_xlabel("digit", fontsize=9)
+    return figure
+
+
+def plot_door(sent: Mapping[str, Image.Image], seen: Sequence[DigitImage]) -> Figure:
+    """Pictures as sent, and below each what the network sees of it, with the door's reasons.
+
+    Args:
+        sent: The pictures by their titles.
+        seen: What the digit door made of each.
+
+    Returns:
+        A figure of six pictures a row.
+    """
+    columns, n_rows = 6, -(-len(sent) // 6)
+    figure = Figure(figsize=(9, 3.3 * n_rows), layout="constrained")
+    axes = figure.subplots(2 * n_rows, columns, squeeze=False)
+    for panel in axes.flat:
+        panel.set_axis_off()
+    for i, ((title, picture), image) in enumerate(zip(sent.items(), seen, strict=True)):
+        row, column = 2 * (i // columns), i % columns
+        axes[row, column].imshow(np.asarray(picture.convert("RGB")))
+        axes[row, column].set_title(title, fontsize=9)
+        axes[row + 1, column].imshow(image.pixels, cmap="gray", vmin=0, vmax=255)
+        reasons = ", ".join(reason.replace("_", " ") for reason in image.reasons)
+        axes[row + 1, column].set_title(reasons, fontsize=8, color=REVIEW)
     return figure
 
 

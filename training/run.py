@@ -43,6 +43,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, help="largest step of Adam")
     parser.add_argument("--beta", type=float, help="weight of the KL term; 1 is the ELBO")
     parser.add_argument("--prior-scale", type=float, help="standard deviation of the prior")
+    parser.add_argument(
+        "--imitated", type=float, help="share of pictures shown as others might send them"
+    )
     parser.add_argument("--seed", type=int, help="seed of the fit")
     parser.add_argument("--threads", type=positive, help="CPU threads; decides the last bits")
     parser.add_argument("--target-risk", type=float, help="largest share of errors if accepted")
@@ -63,6 +66,10 @@ def _configure(options: argparse.Namespace) -> RunConfig:
         value = getattr(options, name)
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise ValueError(f"--{name.replace('_', '-')} must be at least 0, not {value}")
+    if options.seed is not None and options.seed < 0:
+        raise ValueError(f"--seed must be at least 0, not {options.seed}")
+    if options.imitated is not None and not 0 <= options.imitated <= 1:
+        raise ValueError(f"--imitated is a share from 0 to 1, not {options.imitated}")
     for name in ("target_risk", "coverage"):
         value = getattr(options, name)
         if value is not None and not 0 < value < 1:
@@ -81,6 +88,7 @@ def _configure(options: argparse.Namespace) -> RunConfig:
                 batch_size=options.batch_size,
                 learning_rate=options.learning_rate,
                 beta=options.beta,
+                imitated=options.imitated,
                 seed=options.seed,
             ),
         ),

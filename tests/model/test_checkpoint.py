@@ -257,6 +257,7 @@ def test_the_shipped_weights_are_small_whole_and_reproduced() -> None:
         assert key in checkpoint.training, key
     assert {part: m["n"] for part, m in checkpoint.metrics.items()} == {
         "validation": 5_000,
+        "imitated": 5_000,
         "calibration": 8_000,
         "test": 10_000,
     }

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -18,6 +19,8 @@ from model import (
     open_array,
     open_bytes,
 )
+from model.door import open_image
+from model.picture import read_image
 from tests.conftest import drawn_seven, encoded, oriented
 
 
@@ -192,6 +195,85 @@ def test_any_array_gives_a_valid_input(array: np.ndarray) -> None:
     assert (image.pixels.max() == 0) == ("no_ink" in image.reasons)
 
 
+def odd_grey(kind: str, width: int, height: int, seed: int) -> np.ndarray:
+    """A picture that is no digit, or hardly one."""
+    rng = np.random.default_rng(seed)
+    grey = np.full((height, width), rng.integers(256), np.uint8)
+    if kind == "noise":
+        grey = rng.integers(0, 256, (height, width), dtype=np.uint8)
+    elif kind == "dots":
+        grey = (rng.random((height, width)) < rng.random()).astype(np.uint8) * 255
+    elif kind == "one pixel":
+        grey[rng.integers(height), rng.integers(width)] ^= 255
+    elif kind == "a block":
+        top, left = rng.integers(height), rng.integers(width)
+        grey[top : top + 1 + height // 3, left : left + 1 + width // 3] ^= 255
+    elif kind == "stripes":
+        grey[:: rng.integers(1, 9)] = rng.integers(256)
+    elif kind == "waves":
+        slopes = rng.integers(0, 5, 2)
+        total = np.add.outer(np.arange(height) * slopes[0], np.arange(width) * slopes[1])
+        grey = (total % 256).astype(np.uint8)
+    return grey
+
+
+MODES = {
+    "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
+    "JPEG": ("L", "RGB", "CMYK"),
+    "WEBP": ("RGB", "RGBA"),
+    "BMP": ("1", "L", "P", "RGB"),
+    "GIF": ("L", "P"),
+    "TIFF": ("1", "L", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I", "F"),
+}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_however_odd_a_picture_it_is_answered(data: st.DataObject) -> None:
+    form = data.draw(st.sampled_from(sorted(MODES)))
+    mode = data.draw(st.sampled_from(MODES[form]))
+    kinds = ["flat", "noise", "dots", "one pixel", "a block", "stripes", "waves"]
+    sides = st.one_of(st.integers(1, 60), st.integers(60, 700))
+    grey = odd_grey(
+        data.draw(st.sampled_from(kinds)), data.draw(sides), data.draw(sides),
+        data.draw(st.integers(0, 2**16)),
+    )  # fmt: skip
+    if mode == "I;16":
+        picture = Image.fromarray(grey.astype(np.uint16) * 257)
+    else:
+        via = Image.fromarray(grey)
+        picture = (via.convert("RGB") if mode in {"LAB", "YCbCr", "CMYK"} else via).convert(mode)
+    image = open_bytes(encoded(picture, form))
+    assert image.pixels.shape == (28, 28)
+    assert image.pixels.dtype == np.uint8
+    assert (image.pixels.max() == 0) == ("no_ink" in image.reasons)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "CMYK", "LAB", "I;16", "F"])
+def test_a_large_picture_is_reduced_in_strips_to_the_same(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grey = np.asarray(drawn_seven(2500).resize((2300, 2500)))
+    if mode == "I;16":
+        picture = Image.fromarray(grey.astype(np.uint16) * 257)
+    elif mode == "LAB":
+        picture = Image.merge("LAB", [Image.fromarray(grey)] * 3)
+    elif mode in {"LA", "RGBA"}:
+        colours = [Image.new("L", grey.shape[::-1], 20)] * (len(mode) - 1)
+        picture = Image.merge(mode, [*colours, Image.fromarray(255 - grey)])
+    else:
+        picture = Image.fromarray(grey).convert(mode)
+    in_strips = read_image(picture)
+    assert max(in_strips.size) <= 1024
+    monkeypatch.setattr("model.picture._STRIP_PIXELS", 10**9)
+    whole = read_image(picture)
+    assert whole.mode == in_strips.mode
+    np.testing.assert_array_equal(np.asarray(whole), np.asarray(in_strips))
+    seen = open_image(picture)
+    assert seen.reasons == ()
+    assert likeness(seen.pixels.astype(float), PLAIN) > 0.9
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_damaged_files_raise_nothing_but_the_documented_errors(data: st.DataObject) -> None:
@@ -204,6 +286,40 @@ def test_damaged_files_raise_nothing_but_the_documented_errors(data: st.DataObje
     except (CorruptPictureError, UnsupportedFormatError, PictureTooLargeError):
         return
     assert image.pixels.shape == (28, 28)
+
+
+def png_with(*notes: tuple[bytes, bytes]) -> bytes:
+    data = encoded(drawn_seven(100))
+    chunks = b"".join(
+        len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+        for kind, body in notes
+    )
+    return data[:33] + chunks + data[33:]
+
+
+def test_texts_in_a_png_are_not_inflated() -> None:
+    bomb = b"k\0\1\0\0\0" + zlib.compress(b"a" * 10**7)
+    tracemalloc.start()
+    image = open_bytes(png_with(*[(b"iTXt", bomb)] * 20, (b"tEXt", b"k\0" + b"a" * 1000)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert image.reasons == ()
+    assert peak < 5e6
+
+
+def test_a_png_whose_checksums_are_wrong_is_corrupt() -> None:
+    data = bytearray(encoded(drawn_seven(100)))
+    data[-20] ^= 1
+    with pytest.raises(CorruptPictureError, match="checksum"):
+        open_bytes(bytes(data))
+
+
+def test_a_jpeg_of_endless_scans_is_refused() -> None:
+    data = encoded(Image.new("L", (64, 64), 128), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    assert open_bytes(data).reasons == ("no_ink",)
+    with pytest.raises(CorruptPictureError, match="scans"):
+        open_bytes(data[:-2] + data[last:-2] * 200 + data[-2:])
 
 
 def test_only_the_first_frame_counts() -> None:

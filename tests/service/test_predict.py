@@ -171,6 +171,18 @@ def test_a_blank_picture_is_an_answer_that_asks_for_review(
     assert "no_ink" in body["reasons"]
 
 
+def test_what_the_door_finds_odd_goes_to_a_person(client: httpx.Client) -> None:
+    two = Image.new("L", (400, 200), 240)
+    two.paste(drawn_seven(), (0, 0))
+    two.paste(drawn_seven(), (200, 0))
+    blot = Image.new("L", (200, 200), 240)
+    blot.paste(10, (50, 50, 150, 160))
+    for picture, reason in ((two, "several_shapes"), (blot, "not_digit_shaped")):
+        body = client.post("/predict", files={"file": encoded(picture)}).json()
+        assert body["decision"] == "review"
+        assert reason in body["reasons"]
+
+
 def test_a_picture_that_is_no_digit_asks_for_review(client: httpx.Client) -> None:
     body = ask(client, PICTURES["no digit"])
     assert body["decision"] == "review"

@@ -65,7 +65,7 @@ def test_the_bundled_digits_are_divided_once_and_for_all() -> None:
 
 
 def test_every_picture_goes_through_the_door() -> None:
-    images = through_door(Part(Digits().test().images[:5], np.zeros(5, np.int64)), "a few")
+    images = through_door(Part(Digits().test().images[:5], np.zeros(5, np.int64)), "a few").pixels
     assert images.shape == (5, 28, 28)
     assert images.dtype == np.uint8
     assert (images.max(axis=(1, 2)) == 255).all()
@@ -163,10 +163,12 @@ def test_the_real_mnist_is_read(mnist_root: Path) -> None:
 def test_mnist_passes_through_the_door_nearly_unchanged(mnist_root: Path) -> None:
     part = Mnist(mnist_root).train()
     images = part.images[:2000]
-    prepared = through_door(Part(images, part.labels[:2000]), "test")
+    prepared = through_door(Part(images, part.labels[:2000]), "test").pixels
     difference = np.abs(prepared.astype(int) - images)
-    assert difference.mean() < 0.1
-    assert (difference.max(axis=(1, 2)) <= 8).mean() > 0.99
+    # Faint digits are made as dark as others, the thinnest and thickest 2 % are redrawn, dust goes.
+    assert difference.mean() < 1.5
+    assert (difference.max(axis=(1, 2)) <= 8).mean() > 0.8
+    assert (difference.max(axis=(1, 2)) <= 32).mean() > 0.9
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -164,6 +164,46 @@ def test_a_restored_fit_continues_to_the_byte() -> None:
         assert torch.equal(a, b), name
 
 
+def marked(imitated: float, seed: int = 0) -> tuple[Fitter, list[torch.Tensor]]:
+    """A fit whose images are 0 and whose imitations are 1, and the batches that it is shown."""
+    images, labels = torch.zeros(400, 1, 28, 28), torch.zeros(400, dtype=torch.int64)
+    config = FitConfig(epochs=1, batch_size=100, augmentation=None, imitated=imitated, seed=seed)
+    fit = Fitter(
+        TINY, config, images, labels, torch.device("cpu"), imitations=torch.ones_like(images)
+    )
+    shown: list[torch.Tensor] = []
+    step = fit._step
+
+    def spy(batch: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+        shown.append(batch.mean(dim=(1, 2, 3)))
+        return step(batch, labels)
+
+    fit._step = spy  # type: ignore[method-assign]
+    list(fit.run_epoch())
+    return fit, shown
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_share_of_the_pictures_is_shown_as_their_imitations(share: float) -> None:
+    fit, shown = marked(share)
+    values = torch.cat(shown)
+    assert set(values.tolist()) <= {0.0, 1.0}  # each whole, never a mixture
+    # 4 standard errors of a share among 400.
+    assert abs(float(values.mean()) - share) <= 4 * math.sqrt(share * (1 - share) / 400)
+    assert fit.n_train == 400  # an augmentation, no further data
+    assert not share % 1 or not torch.equal(values, torch.cat(marked(share, seed=1)[1]))
+
+
+def test_imitations_must_be_given_where_they_are_to_be_shown() -> None:
+    images, labels = data()
+    for imitations in (None, images[:3]):
+        with pytest.raises(ValueError, match="imitation of each image"):
+            Fitter(
+                TINY, FitConfig(epochs=1, imitated=0.5), images, labels, torch.device("cpu"),
+                imitations=imitations,
+            )  # fmt: skip
+
+
 def test_a_state_of_another_network_is_refused() -> None:
     fit = fitter()
     list(fit.run_epoch())

@@ -67,9 +67,12 @@ def test_measure_counts_what_the_rules_let_through() -> None:
     draws = np.stack([P, P])
     selective = SelectiveRule("one_minus_max_probability", 0.35, 0.01, 0.95, 10, 2, "hand")
     conformal = ConformalRule(0.9, 0.65, 10)
-    figures = measure(summarise(draws, 0.5), LABELS, selective, conformal)
+    none, first = np.zeros(4, bool), np.arange(4) == 0
+    figures = measure(summarise(draws, 0.5), LABELS, selective, conformal, none)
     assert figures["n"] == 4
     assert figures["accepted"] == 0.75
+    # What the door sends to a person is not accepted, however certain the answer.
+    assert measure(summarise(draws, 0.5), LABELS, selective, conformal, first)["accepted"] == 0.5
     assert figures["errors_accepted"] == 0
     assert figures["set_size"] == pytest.approx(5 / 4)
     assert figures["set_coverage"] == 1

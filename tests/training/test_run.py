@@ -24,7 +24,7 @@ from training.data import Digits
 from training.fit import EpochSummary, Fitter
 
 # On a CPU and with a stated number of threads, where equal seeds promise equal bytes.
-SHORT = ("--dataset", "digits", "--epochs", "4", "--device", "cpu")
+SHORT = ("--dataset", "digits", "--epochs", "8", "--device", "cpu")
 
 
 def command(*arguments: object) -> list[str]:
@@ -67,7 +67,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A run of four epochs, never interrupted."""
+    """A run of eight epochs, never interrupted."""
     folder = tmp_path_factory.mktemp("short")
     result = train(folder, *SHORT)
     return folder / "checkpoints" / "sklearn-digits.safetensors", result.stdout
@@ -157,7 +157,7 @@ def test_an_interrupted_run_continues_to_the_very_same_model(
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith("epoch 2/4"):
+        if line.startswith("epoch 2/8"):
             process.send_signal(sent)
             break
     _, errors = process.communicate(timeout=60)
@@ -168,9 +168,9 @@ def test_an_interrupted_run_continues_to_the_very_same_model(
     output = tmp_path / "checkpoints" / "sklearn-digits.safetensors"
     assert not output.exists()
     result = train(tmp_path, *SHORT)
-    assert re.search(r"continuing the unfinished run after epoch [234] of 4", result.stdout)
+    assert re.search(r"continuing the unfinished run after epoch [2-8] of 8", result.stdout)
     assert weights(output)[0] == weights(short[0])[0]
-    assert len(weights(output)[1].training["epochs"]) == 4
+    assert len(weights(output)[1].training["epochs"]) == 8
 
 
 def test_an_interruption_that_strikes_in_a_destructor_is_not_lost(
@@ -190,8 +190,8 @@ def test_an_interruption_that_strikes_in_a_destructor_is_not_lost(
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
     result = train(tmp_path, *SHORT, check=False)
     assert result.returncode == 130
-    assert "epoch 1/4" in result.stdout
-    assert "epoch 2/4" not in result.stdout
+    assert "epoch 1/8" in result.stdout
+    assert "epoch 2/8" not in result.stdout
 
 
 def test_an_unfinished_run_with_other_settings_is_not_thrown_away(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_an_unfinished_run_with_other_settings_is_not_thrown_away(tmp_path: Path
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith("epoch 1/4"):
+        if line.startswith("epoch 1/8"):
             process.send_signal(signal.SIGTERM)
             break
     process.communicate(timeout=60)
@@ -248,7 +248,7 @@ def test_a_fit_that_diverges_is_never_written(tmp_path: Path) -> None:
 
 
 def test_a_short_run_says_what_it_costs(short: tuple[Path, str]) -> None:
-    assert re.search(r"A short run, 4 of the usual 40 epochs: validation error [\d.]+ %", short[1])
+    assert re.search(r"A short run, 8 of the usual 40 epochs: validation error [\d.]+ %", short[1])
 
 
 def test_without_data_and_network_it_exits_2_with_one_line_and_writes_nothing(
