@@ -63,6 +63,7 @@ $(PEERS): $(READY) benchmarks/peers.txt benchmarks/make_peers.py
 bench: $(PEERS) ## speed beside other libraries and servers, as tables and JSON; half an hour
 	$(PEERS_PYTHON) -m benchmarks.predict --json benchmarks/results/predict.json
 	$(PEERS_PYTHON) -m benchmarks.runtimes --json benchmarks/results/runtimes.json
+	$(PEERS_PYTHON) -m benchmarks.door --json benchmarks/results/door.json
 	$(PEERS_PYTHON) -m benchmarks.train --json benchmarks/results/train.json
 	$(PEERS_PYTHON) -m benchmarks.serve --json benchmarks/results/serve.json
 

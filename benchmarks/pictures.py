@@ -24,7 +24,7 @@ def find_mnist() -> Mnist | None:
 def test_inputs(mnist: Mnist, n: int) -> NDArray[np.uint8]:
     """The network's inputs for the first `n` test pictures (n, 28, 28)."""
     part = mnist.test()
-    return through_door(Part(part.images[:n], part.labels[:n]), "test pictures")
+    return through_door(Part(part.images[:n], part.labels[:n]), "test pictures").pixels
 
 
 def examples() -> NDArray[np.uint8]:

@@ -73,8 +73,8 @@ def main() -> int:
         )
         test = mnist.test()
         rows = race(
-            (_as_input(through_door(parts.fit, "fit")), torch.from_numpy(parts.fit.labels)),
-            (_as_input(through_door(test, "test")), torch.from_numpy(test.labels)),
+            (_as_input(through_door(parts.fit, "fit").pixels), torch.from_numpy(parts.fit.labels)),
+            (_as_input(through_door(test, "test").pixels), torch.from_numpy(test.labels)),
             epochs=options.epochs,
         )
         print(f"\nthe way to 99.4 % of the test pictures, {threads} threads\n{format_table(rows)}")
