@@ -91,7 +91,7 @@ def _accuracy(racer: _Racer, images: Tensor, labels: Tensor) -> float:
 
 def _racers(train: Pictures, epochs: int) -> list[_Racer]:
     preset = PRESETS[Mnist.name]
-    config = replace(preset.fit, epochs=epochs)
+    config = replace(preset.fit, epochs=epochs, imitated=0.0)  # all see the same pictures
     torch.manual_seed(config.seed)  # the others' initial weights, and bayesian-torch's noise
     model, n_draws = ModelConfig(), preset.validation_draws
     ours = Fitter(model, config, *train, torch.device("cpu"))
