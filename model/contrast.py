@@ -180,21 +180,23 @@ def _at_scale(
     First as if the darkest were the ink, then, if there is much that is half as dark, as if that
     were, and the darkest were dust or lines.
     """
-    paper = surface if stroke is None else _paper(grey - surface, stroke, dark=dark) + surface
+    paper = (
+        surface if stroke is None else _paper_under_ink(grey - surface, stroke, dark=dark) + surface
+    )
     # What dark ink takes away is a share of the light that falls on it.
     share = 255 / np.maximum(paper, 64) if dark else np.ones((1, 1), np.float32)
     depth, light = ((paper - grey) * share, grey * share) if dark else (grey - paper, grey)
     n = depth.size
     places = (int(0.16 * n), n // 2, n - 1 - min(n - 1, max(3, n // 3000)))
     low, middle, top = (float(value) for value in np.partition(depth, places, axis=None)[[*places]])
-    dark_enough = depth >= (middle + top) / 2
-    inked = depth[dark_enough]
+    deep = depth >= (middle + top) / 2
+    inked = depth[deep]
     level = float(np.partition(inked, int(0.6 * inked.size))[int(0.6 * inked.size)]) - middle
     noise = middle - low
     # Beside the edge of a shadow, what is much fainter than the shadow is left of it.
     least = 0.0
     if stroke:
-        shares = np.broadcast_to(share, depth.shape)[dark_enough]
+        shares = np.broadcast_to(share, depth.shape)[deep]
         least = _LEAST_SHARE * float((grey.max() - grey.min()) * shares.mean())
     half, quarter = (np.count_nonzero(depth > middle + level / f) for f in (2, 4))
     for part in (1.0, 0.5) if quarter > _MUCH * half else (1.0,):
@@ -309,7 +311,7 @@ def _skew(values: Floats, reach: float) -> float:
     return float((weight * detail).sum() / max(float((weight * np.abs(detail)).sum()), 1e-6))
 
 
-def _paper(flat: Floats, stroke: float, *, dark: bool) -> Floats:
+def _paper_under_ink(flat: Floats, stroke: float, *, dark: bool) -> Floats:
     """The paper under the ink: what strokes of twice `stroke` of the longer side cannot hide.
 
     A morphological closing (opening for light ink), which follows the edge of a shadow exactly.

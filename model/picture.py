@@ -25,7 +25,7 @@ DETAIL = 1024
 """Pixels of the longer side to which larger pictures are reduced."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_NOTES = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+_PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")
 _MOST_SCANS = 100  # a progressive JPEG has about ten, a multi-picture file some for each
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
@@ -166,25 +166,36 @@ def _png_size(data: bytes) -> tuple[int, int]:
 
 
 def _plain_png(data: bytes) -> bytes:
-    """A PNG without its texts and colour profile, which may inflate to any size.
+    """A PNG of what decides its pixels alone, its data in one chunk.
+
+    Texts and colour profiles may inflate to any size, and a million empty chunks take seconds.
 
     Raises:
         CorruptPictureError: If a checksum is wrong or the end is missing: Pillow decodes damaged
             pixels without a word.
     """
-    chunks, at = [_PNG], len(_PNG)
+    chunks: dict[bytes, bytes] = {}
+    pixels, at = [], len(_PNG)
     while True:
         length = int.from_bytes(data[at : at + 4], "big")
         kind, end = data[at + 4 : at + 8], at + 12 + length
         if len(data) < end:
             raise CorruptPictureError("the picture is truncated")
-        if kind not in _PNG_NOTES:
+        if kind in _PNG_CHUNKS:
             if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
                 raise CorruptPictureError("the picture is damaged: a checksum is wrong")
-            chunks.append(data[at:end])
+            if kind == b"IDAT":
+                pixels.append(data[at + 8 : end - 4])
+            else:
+                chunks.setdefault(kind, data[at:end])
         if kind == b"IEND":
-            return b"".join(chunks)
+            break
         at = end
+    body = b"IDAT" + b"".join(pixels)
+    chunks[b"IDAT"] = (
+        (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    )
+    return _PNG + b"".join(chunks[kind] for kind in _PNG_CHUNKS if kind in chunks)
 
 
 def _check_scans(picture: Image.Image, data: bytes) -> None:

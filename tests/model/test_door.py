@@ -20,7 +20,7 @@ from model import (
     open_bytes,
 )
 from model.door import open_image
-from model.picture import read_image
+from model.picture import _plain_png, read_image
 from tests.conftest import drawn_seven, encoded, oriented
 
 
@@ -305,6 +305,13 @@ def test_texts_in_a_png_are_not_inflated() -> None:
     tracemalloc.stop()
     assert image.reasons == ()
     assert peak < 5e6
+
+
+def test_a_png_of_countless_chunks_is_reduced_to_what_decides_its_pixels() -> None:
+    plain = encoded(drawn_seven(100))
+    crowded = png_with(*[(b"abCd", b""), (b"IDAT", b""), (b"eXIf", b"")] * 1000)
+    assert len(_plain_png(crowded)) < len(plain) + 50
+    np.testing.assert_array_equal(open_bytes(crowded).pixels, open_bytes(plain).pixels)
 
 
 def test_a_png_whose_checksums_are_wrong_is_corrupt() -> None:
