@@ -10,7 +10,7 @@ PEERS_PYTHON := .venv-peers/bin/python
 PEERS := .venv-peers/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve train evaluate test test-slow test-docker lint type format check bench pictures clean
+.PHONY: help install serve train evaluate test test-slow test-docker lint type format check bench pictures controls clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,8 +29,11 @@ serve: $(READY) ## answer on http://127.0.0.1:8000
 train: $(READY) ## train on MNIST and write checkpoints/digits.safetensors
 	$(BIN)/python -m training.run $(ARGS)
 
-evaluate: $(READY) ## the table of held-out figures, from the shipped weights
+evaluate: $(READY) ## everything that can be measured of the shipped weights, and a report
 	$(BIN)/python -m training.evaluate $(ARGS)
+
+controls: $(READY) ## what the Bayesian network buys, beside simpler ways; takes an hour or two
+	$(BIN)/python -m training.controls $(ARGS)
 
 test: $(READY) ## all tests but the slow ones
 	$(BIN)/python -m pytest -m 'not slow and not docker' --cov --cov-report= $(ARGS)

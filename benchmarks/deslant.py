@@ -21,14 +21,15 @@ from benchmarks.report import format_table, write_json
 from model.engine import make_engine
 from model.posterior import Posterior
 from training.config import PRESETS
-from training.data import Mnist, Part, split, through_door
-from training.evaluate import answer_all, imitated_validation
+from training.data import Inputs, Mnist, Part, split, through_door
+from training.evaluation import Asker, imitated_validation
 from training.fit import FitConfig, Fitter
 from training.metrics import error_rate, nll
 
 __all__ = ["deslanted", "main"]
 
 _PRESET = PRESETS[Mnist.name]
+_MODEL = replace(_PRESET.model, not_a_digit=False)
 _DRAWS = 50
 
 
@@ -78,7 +79,8 @@ def main() -> int:
         engine = make_engine(posterior, n_draws=_DRAWS, device="cpu")
         row: dict[str, Any] = {"pictures": name}
         for part, inputs in held_out.items():
-            summary = answer_all(engine, _prepared(inputs, deslants=deslants), _DRAWS, part)
+            prepared = Inputs(_prepared(inputs, deslants=deslants), np.zeros(len(inputs), np.bool_))
+            summary = Asker(engine, _DRAWS)(prepared, parts.validation.labels, part).summary
             row[f"{part}, error %"] = 100 * error_rate(summary.probability, parts.validation.labels)
             row[f"{part}, NLL"] = nll(summary.probability, parts.validation.labels)
         rows.append(row)
@@ -95,7 +97,7 @@ def _prepared(pixels: np.ndarray, *, deslants: bool) -> np.ndarray:
 def _fitted(pixels: np.ndarray, labels: np.ndarray, config: FitConfig, name: str) -> Posterior:
     torch.set_num_threads(_PRESET.threads)
     images = torch.from_numpy(pixels).float()[:, None] / 255
-    fitter = Fitter(_PRESET.model, config, images, torch.from_numpy(labels), torch.device("cpu"))
+    fitter = Fitter(_MODEL, config, images, torch.from_numpy(labels), torch.device("cpu"))
     steps = config.epochs * fitter.steps_per_epoch
     with tqdm(total=steps, desc=name, unit="step", disable=None, leave=False) as bar:
         for _ in range(config.epochs):
@@ -105,7 +107,7 @@ def _fitted(pixels: np.ndarray, labels: np.ndarray, config: FitConfig, name: str
         {key: value.numpy() for key, value in values.items()}
         for values in fitter.network.posterior()
     )
-    return Posterior(_PRESET.model, mean, scale, seed=0)
+    return Posterior(_MODEL, mean, scale, seed=0)
 
 
 if __name__ == "__main__":

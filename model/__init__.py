@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from model.architecture import Conv, ModelConfig
 from model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from model.classifier import Classifier, ClassProbability, Prediction, load
+from model.classifier import Classifier, ClassProbability, NotADigit, Prediction, load
 from model.decision import ConformalRule, SelectiveRule
 from model.door import DigitImage, open_array, open_bytes
 from model.errors import (
@@ -57,6 +57,7 @@ __all__ = [
     "DigitImage",
     "ModelConfig",
     "ModelError",
+    "NotADigit",
     "PictureError",
     "PictureTooLargeError",
     "Posterior",

@@ -15,9 +15,17 @@ from model.decision import Reason
 from model.door import MAX_PIXELS, DigitImage, open_array, open_bytes, open_image
 from model.engine import Device, Engine, make_engine
 from model.errors import PictureTooLargeError, RequestError
-from model.uncertainty import Floats, softmax, summarise
+from model.uncertainty import Floats, Outcomes, outcomes, summarise
 
-__all__ = ["DEFAULT_DRAWS", "LEAST_LEVEL", "ClassProbability", "Classifier", "Prediction", "load"]
+__all__ = [
+    "DEFAULT_DRAWS",
+    "LEAST_LEVEL",
+    "ClassProbability",
+    "Classifier",
+    "NotADigit",
+    "Prediction",
+    "load",
+]
 
 DEFAULT_DRAWS = 100
 DEFAULT_LEVEL = 0.95
@@ -40,6 +48,16 @@ class ClassProbability:
     std: float
 
 
+@dataclass(frozen=True)
+class NotADigit:
+    """What the draws say about the picture being no digit: mean, interval, standard deviation."""
+
+    probability: float
+    lower: float
+    upper: float
+    std: float
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """The answer for one picture. Probabilities are in [0, 1], entropies in nats.
@@ -50,7 +68,8 @@ class Prediction:
         decision: `accept`, or `review` when a person should look.
         reasons: Why a person should look; empty if accepted.
         calibrated: Whether the decision's guarantee applies to this number of draws.
-        classes: One entry per class, in the model's label order.
+        classes: One entry per class, in the model's label order, given that it is a digit.
+        not_a_digit: The probability that it is none; None if the network has no output for it.
         predictive_entropy: Total uncertainty, in [0, ln C].
         expected_entropy: The part that every network agrees on: the picture is ambiguous.
         mutual_information: The part that is disagreement between networks.
@@ -67,6 +86,7 @@ class Prediction:
     reasons: tuple[Reason, ...]
     calibrated: bool
     classes: tuple[ClassProbability, ...]
+    not_a_digit: NotADigit | None
     predictive_entropy: float
     expected_entropy: float
     mutual_information: float
@@ -140,13 +160,16 @@ class Classifier:
         """
         logits = self.engine.logits(np.stack([image.pixels for image in images]), samples)
         return [
-            self._answer(image, softmax(np.ascontiguousarray(logits[:, i : i + 1])), level)
+            self._answer(
+                image, outcomes(np.ascontiguousarray(logits[:, i : i + 1]), len(self.labels)), level
+            )
             for i, (image, level) in enumerate(zip(images, levels, strict=True))
         ]
 
     def probabilities(self, images: NDArray[np.uint8], samples: int | None = None) -> Floats:
         """Class probabilities (S, B, C) of each draw for inputs (B, 28, 28) of the digit door."""
-        return softmax(self.engine.logits(images, samples or self.engine.n_draws))
+        logits = self.engine.logits(images, samples or self.engine.n_draws)
+        return outcomes(logits, len(self.labels)).classes
 
     def check_request(self, samples: int | None, level: float) -> int:
         """The number of draws to use.
@@ -175,14 +198,12 @@ class Classifier:
             )
         return n_draws
 
-    def _answer(self, image: DigitImage, probabilities: Floats, level: float) -> Prediction:
-        checkpoint, samples = self.checkpoint, len(probabilities)
-        summary = summarise(probabilities, level)
+    def _answer(self, image: DigitImage, drawn: Outcomes, level: float) -> Prediction:
+        checkpoint, samples = self.checkpoint, len(drawn.classes)
+        summary = summarise(drawn.classes, level, drawn.not_a_digit)
         top = int(summary.probability[0].argmax())
         members = checkpoint.conformal.prediction_sets(summary.probability)[0]
-        reasons = image.reasons
-        if not checkpoint.selective.accepts(summary)[0]:
-            reasons = (*reasons, "uncertain")
+        reasons = (*image.reasons, *checkpoint.selective.reasons(summary)[0])
         return Prediction(
             prediction=self.labels[top],
             probability=float(summary.probability[0, top]),
@@ -200,6 +221,14 @@ class Classifier:
                     strict=True,
                 )
             ),
+            not_a_digit=NotADigit(
+                float(summary.not_a_digit[0]),
+                float(summary.not_a_digit_lower[0]),
+                float(summary.not_a_digit_upper[0]),
+                float(summary.not_a_digit_std[0]),
+            )
+            if checkpoint.posterior.config.not_a_digit
+            else None,
             predictive_entropy=float(summary.predictive_entropy[0]),
             expected_entropy=float(summary.expected_entropy[0]),
             mutual_information=float(summary.mutual_information[0]),
@@ -209,7 +238,7 @@ class Classifier:
             samples=samples,
             level=level,
             pixels=image.pixels,
-            draws=probabilities[:, 0],
+            draws=drawn.classes[:, 0],
         )
 
 

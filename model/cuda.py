@@ -45,6 +45,7 @@ class CudaEngine:
         self.device = device
         self.n_draws = n_draws
         self._config = posterior.config
+        self.n_classes = posterior.config.n_classes
         try:
             self._weights = {
                 name: torch.from_numpy(values).to(device)
@@ -59,7 +60,7 @@ class CudaEngine:
 
     def logits(self, images: NDArray[np.uint8], n_draws: int) -> NDArray[np.float32]:
         """See `Engine.logits`."""
-        result = np.empty((n_draws, len(images), self._config.n_classes), np.float32)
+        result = np.empty((n_draws, len(images), self._config.n_outputs), np.float32)
         with torch.inference_mode():
             for start in range(0, len(images), _CHUNK):
                 chunk = torch.from_numpy(images[start : start + _CHUNK]).to(self.device)
@@ -68,7 +69,7 @@ class CudaEngine:
         return result
 
     def _forward(self, x: Tensor, n_draws: int) -> Tensor:
-        """Pictures (B, 1, H, W) to logits (S, B, C)."""
+        """Pictures (B, 1, H, W) to outputs (S, B, C or C + 1)."""
         for i, conv in enumerate(self._config.convs, 1):
             kernel, bias = self._layer(f"conv{i}", n_draws)
             # The first sees one picture; afterwards each draw has its own maps, as a group.

@@ -13,13 +13,27 @@ from model.uncertainty import Floats, PredictiveSummary
 
 __all__ = ["SCORES", "ConformalRule", "Reason", "Score", "SelectiveRule", "uncertainty_score"]
 
-Score = Literal["predictive_entropy", "mutual_information", "one_minus_max_probability"]
+Score = Literal[
+    "predictive_entropy",
+    "mutual_information",
+    "one_minus_max_probability",
+    "not_a_digit",
+    "one_minus_joint_probability",
+]
 SCORES: tuple[Score, ...] = (
     "predictive_entropy",
     "mutual_information",
     "one_minus_max_probability",
+    "not_a_digit",
+    "one_minus_joint_probability",
 )
-Reason = Literal["uncertain", "no_ink", "several_shapes", "not_digit_shaped"]
+"""What may decide: the last is the probability that "it is a digit, and it is that one" is wrong.
+
+For a network without an output for what is no digit, the last is that of the largest probability
+and `not_a_digit` is 0 throughout.
+"""
+
+Reason = Literal["uncertain", "unlike_training", "no_ink", "several_shapes", "not_digit_shaped"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,27 @@ class SelectiveRule:
     def accepts(self, summary: PredictiveSummary) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Whether each picture of the summary is accepted, (B,)."""
         return uncertainty_score(summary, self.score) <= self.threshold
+
+    def reasons(self, summary: PredictiveSummary) -> list[tuple[Reason, ...]]:
+        """Why each picture of the summary is not accepted; nothing where it is.
+
+        The chance that "it is a digit, and it is that one" is wrong has two parts: that it is no
+        digit (`unlike_training`), and that it is another one (`uncertain`). The larger part is a
+        reason, and so is the other if it would be too much by itself.
+        """
+        strange = summary.not_a_digit
+        doubtful = 1 - strange - summary.joint_probability
+        joint = self.score == "one_minus_joint_probability" and self.threshold >= 0
+        alone = self.threshold if joint else np.inf
+        result: list[tuple[Reason, ...]] = []
+        for accepted, one, other in zip(self.accepts(summary), strange, doubtful, strict=True):
+            named: list[Reason] = []
+            if one > min(alone, other):
+                named.append("unlike_training")
+            if other > alone or other >= one:
+                named.append("uncertain")
+            result.append(() if accepted else tuple(named))
+        return result
 
     def guarantee(self) -> str:
         """What the rule promises, and what breaks it, in words for its users."""
@@ -127,7 +162,9 @@ class ConformalRule:
 def uncertainty_score(summary: PredictiveSummary, score: Score) -> Floats:
     """The named uncertainty of each picture (B,); larger is less certain."""
     if score == "one_minus_max_probability":
-        result: Floats = 1 - summary.probability.max(axis=1)
-        return result
+        largest: Floats = summary.probability.max(axis=1)
+        return 1 - largest
+    if score == "one_minus_joint_probability":
+        return 1 - summary.joint_probability
     values: Floats = getattr(summary, score)
     return values

@@ -24,16 +24,17 @@ class Engine(Protocol):
     name: str
     device: str
     n_draws: int
+    n_classes: int
 
     def logits(self, images: NDArray[np.uint8], n_draws: int) -> NDArray[np.float32]:
-        """Logits of the first `n_draws` draws.
+        """Outputs of the first `n_draws` draws; `model.uncertainty.outcomes` reads them.
 
         Args:
             images: Inputs (B, 28, 28), as the digit door makes them.
             n_draws: How many draws to use, from 1 to the engine's `n_draws`.
 
         Returns:
-            Logits (S, B, C).
+            Logits (S, B, C), or (S, B, C + 1) if the network knows what is not a digit.
         """
         ...
 

@@ -28,7 +28,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from model.architecture import ModelConfig
 from model.cores import granted_cores
-from model.posterior import Arrays, Posterior
+from model.posterior import Arrays, Networks
 
 __all__ = ["EnsembleEngine", "block_sizes", "ensemble_graph"]
 
@@ -47,7 +47,7 @@ class EnsembleEngine:
     faster and changes no bit of its answer. Calls that come together run side by side.
 
     Args:
-        posterior: The posterior.
+        networks: The posterior, or other networks of one shape.
         n_draws: Number of draws S, made once here.
         threads: CPU threads that all calls together keep busy, if there are no more calls than
             that; as many as cores are granted if None.
@@ -56,10 +56,11 @@ class EnsembleEngine:
     name = "onnxruntime"
     device = "cpu"
 
-    def __init__(self, posterior: Posterior, *, n_draws: int, threads: int | None = None) -> None:
+    def __init__(self, networks: Networks, *, n_draws: int, threads: int | None = None) -> None:
         """Draw the posterior and prepare the network; see the class."""
         self.n_draws = n_draws
-        self._n_classes = posterior.config.n_classes
+        self.n_classes = networks.config.n_classes
+        self._n_outputs = networks.config.n_outputs
         sizes = block_sizes(n_draws)
         self._ends = np.cumsum(sizes)
         self._threads = threads or granted_cores()
@@ -70,14 +71,14 @@ class EnsembleEngine:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # The graph itself is gone before the session copies what it was written to.
-        serialized = ensemble_graph(posterior, sizes).SerializeToString()
+        serialized = ensemble_graph(networks, sizes).SerializeToString()
         self._session = onnxruntime.InferenceSession(
             serialized, options, providers=["CPUExecutionProvider"]
         )
 
     def logits(self, images: NDArray[np.uint8], n_draws: int) -> NDArray[np.float32]:
         """See `Engine.logits`."""
-        result = np.empty((n_draws, len(images), self._n_classes), np.float32)
+        result = np.empty((n_draws, len(images), self._n_outputs), np.float32)
         with self._free_threads(n_draws) as n_threads:
             first, *others = self._ranges(n_draws, n_threads)
             helping = [self._helpers.submit(self._fill, result, images, *other) for other in others]
@@ -96,7 +97,7 @@ class EnsembleEngine:
             x = chunk[:, None].astype(np.float32) / 255
             blocks = self._session.run(None, {"images": x, **bounds})
             computed = [block for block in blocks if block.size]
-            stacked = np.concatenate(computed, axis=1).reshape(len(chunk), -1, self._n_classes)
+            stacked = np.concatenate(computed, axis=1).reshape(len(chunk), -1, self._n_outputs)
             result[first:last, start : start + _CHUNK] = stacked[:, : last - first].swapaxes(0, 1)
 
     @contextmanager
@@ -135,15 +136,15 @@ def block_sizes(n_draws: int) -> list[int]:
     return sizes
 
 
-def ensemble_graph(posterior: Posterior, sizes: Sequence[int]) -> onnx.ModelProto:
+def ensemble_graph(networks: Networks, sizes: Sequence[int]) -> onnx.ModelProto:
     """The ONNX model: images (B, 1, H, W) to logits, one output a block.
 
     The scalar inputs `first` and `last` say which draws are wanted; the output of a block that
     holds none of them is empty.
     """
-    config = posterior.config
+    config = networks.config
     side = config.image_size
-    stacked = posterior.stack(sum(sizes))
+    stacked = networks.stack(sum(sizes))
     nodes, outputs = [], []
     start = 0
     for index, size in enumerate(sizes):

@@ -74,7 +74,7 @@ class BayesianCNN(nn.Module):
             weights: A weight and a bias for each layer, as `sample` returns them.
 
         Returns:
-            Logits (B, C).
+            Logits (B, C), and one column more if the network knows what is not a digit.
         """
         return self._apply_layers(x, lambda name, layer, h: layer(h, weights[name]))
 

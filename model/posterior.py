@@ -10,18 +10,31 @@ Source: Salmon, Moraes, Dror and Shaw (2011), "Parallel random numbers: as easy 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.architecture import ModelConfig
 
-__all__ = ["Arrays", "Posterior"]
+__all__ = ["Arrays", "Networks", "Posterior"]
 
 Arrays: TypeAlias = dict[str, NDArray[np.float32]]
 
 _LARGEST_SEED = 2**63 - 1
+
+
+class Networks(Protocol):
+    """What an engine computes: networks of one shape, a posterior's draws or others."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Their architecture."""
+        ...
+
+    def stack(self, n_draws: int) -> Arrays:
+        """The first `n_draws` of them, stacked: arrays of shape (S, *shape) by name."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ class TorchEngine:
     def __init__(self, posterior: Posterior, *, n_draws: int) -> None:
         """Draw the posterior; see the class."""
         self.n_draws = n_draws
+        self.n_classes = posterior.config.n_classes
         # Its own means are never used; a generator of its own leaves the global one alone.
         self._network = BayesianCNN(posterior.config, generator=torch.Generator())
         self._draws = [self._tensors(posterior.draw(draw)) for draw in range(n_draws)]

@@ -8,22 +8,29 @@ and its entropy (total) splits into the mean entropy of the draws (aleatoric: ev
 the picture ambiguous) and the mutual information between label and weights (epistemic: the
 networks disagree).
 
+Where a network has one more outcome, being no digit at all, p_c is the probability of digit c given
+that it is one. So are the entropies: how ambiguous a digit is, and how little the picture is one,
+are told apart.
+
 Source: Depeweg et al. (2018), "Decomposition of Uncertainty in Bayesian Deep Learning for
 Efficient and Risk-sensitive Learning";
 Houlsby et al. (2011), "Bayesian Active Learning for Classification", equation 2.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "Outcomes",
     "PredictiveSummary",
     "credible_interval",
     "entropy",
     "expected_entropy",
     "mutual_information",
+    "outcomes",
     "predictive",
     "predictive_entropy",
     "softmax",
@@ -31,6 +38,18 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
+
+
+class Outcomes(NamedTuple):
+    """What S draws say about B pictures.
+
+    Attributes:
+        classes: Probabilities of the classes, given that it is one of them (S, B, C).
+        not_a_digit: Probability that it is none (S, B); 0 if the network has no output for it.
+    """
+
+    classes: Floats
+    not_a_digit: Floats
 
 
 @dataclass(frozen=True)
@@ -45,6 +64,13 @@ class PredictiveSummary:
         predictive_entropy: Total uncertainty (B,), in [0, ln C].
         expected_entropy: Aleatoric part (B,).
         mutual_information: Epistemic part (B,), the difference of the two.
+        not_a_digit: Probability of being none of the classes, mean over draws (B,); 0 if the
+            network has no output for it. The other attributes are given that it is one of them.
+        not_a_digit_lower: Lower end of its credible interval (B,).
+        not_a_digit_upper: Upper end (B,).
+        not_a_digit_std: Its standard deviation over draws (B,).
+        joint_probability: Probability that it is a digit and the most probable class is right,
+            mean over draws (B,).
     """
 
     probability: Floats
@@ -54,6 +80,24 @@ class PredictiveSummary:
     predictive_entropy: Floats
     expected_entropy: Floats
     mutual_information: Floats
+    not_a_digit: Floats
+    not_a_digit_lower: Floats
+    not_a_digit_upper: Floats
+    not_a_digit_std: Floats
+    joint_probability: Floats
+
+
+def outcomes(logits: NDArray[np.floating], n_classes: int) -> Outcomes:
+    """Probabilities from a network's outputs.
+
+    Args:
+        logits: Outputs (S, B, C), or (S, B, C + 1) with that of being none of the classes.
+        n_classes: C.
+    """
+    classes = softmax(logits[..., :n_classes])
+    if logits.shape[-1] == n_classes:
+        return Outcomes(classes, np.zeros(classes.shape[:-1]))
+    return Outcomes(classes, softmax(logits)[..., n_classes])
 
 
 def softmax(logits: NDArray[np.floating]) -> Floats:
@@ -97,15 +141,15 @@ def mutual_information(probabilities: Floats) -> Floats:
 
 
 def credible_interval(probabilities: Floats, level: float) -> tuple[Floats, Floats]:
-    """Equal-tailed credible intervals of the class probabilities.
+    """Equal-tailed credible intervals of probabilities.
 
     Args:
-        probabilities: Probabilities of each draw (S, B, C).
+        probabilities: Probabilities of each draw (S, B, C) or (S, B).
         level: Mass of the interval, in (0, 1).
 
     Returns:
         The quantiles over draws at (1 - level)/2 and (1 + level)/2, linearly interpolated, each
-        (B, C).
+        of the shape of one draw.
 
     Raises:
         ValueError: If `level` is not between 0 and 1.
@@ -127,11 +171,23 @@ def _quantile(ordered: Floats, q: float) -> Floats:
     return result
 
 
-def summarise(probabilities: Floats, level: float) -> PredictiveSummary:
-    """All of the above for probabilities of shape (S, B, C)."""
+def summarise(
+    probabilities: Floats, level: float, not_a_digit: Floats | None = None
+) -> PredictiveSummary:
+    """All of the above at once.
+
+    Args:
+        probabilities: Class probabilities of each draw (S, B, C).
+        level: Mass of the credible intervals, in (0, 1).
+        not_a_digit: Each draw's probability of being none of the classes (S, B); none if None.
+    """
+    if not_a_digit is None:
+        not_a_digit = np.zeros(probabilities.shape[:-1])
     lower, upper = credible_interval(probabilities, level)
     mean = predictive(probabilities)
     total, expected = entropy(mean), expected_entropy(probabilities)
+    top = np.take_along_axis(probabilities, mean.argmax(axis=1)[None, :, None], axis=2)[..., 0]
+    not_lower, not_upper = credible_interval(not_a_digit, level)
     return PredictiveSummary(
         probability=mean,
         lower=lower,
@@ -140,4 +196,9 @@ def summarise(probabilities: Floats, level: float) -> PredictiveSummary:
         predictive_entropy=total,
         expected_entropy=expected,
         mutual_information=np.maximum(total - expected, 0.0),
+        not_a_digit=not_a_digit.mean(axis=0),
+        not_a_digit_lower=not_lower,
+        not_a_digit_upper=not_upper,
+        not_a_digit_std=not_a_digit.std(axis=0),
+        joint_probability=((1 - not_a_digit) * top).mean(axis=0),
     )

@@ -38,6 +38,15 @@ class ClassEntry(BaseModel):
     std: float = Field(ge=0)
 
 
+class NotADigitEntry(BaseModel):
+    """Being no digit: mean over draws, credible interval, standard deviation over draws."""
+
+    probability: float = Probability
+    lower: float = Probability
+    upper: float = Probability
+    std: float = Field(ge=0)
+
+
 class Uncertainty(BaseModel):
     """Entropies in nats: total = expected (ambiguous picture) + mutual (networks disagree)."""
 
@@ -61,7 +70,13 @@ class PredictResponse(BaseModel):
     decision: Decision = Field(description="`review`: a person should look.")
     reasons: list[Reason] = Field(description="Why a person should look; empty if accepted.")
     calibrated: bool = Field(description="Whether the decision's guarantee applies.")
-    classes: list[ClassEntry] = Field(description="One entry per class, in label order.")
+    classes: list[ClassEntry] = Field(
+        description="One entry per class, in label order, given that the picture is a digit."
+    )
+    not_a_digit: NotADigitEntry | None = Field(
+        description="How probable it is that the picture is no digit at all; null if the model "
+        "has no outcome for that."
+    )
     uncertainty: Uncertainty
     prediction_set: list[str] = Field(description="The conformal set; the top class is in it.")
     samples: int = Field(description="Posterior draws used.")
@@ -136,6 +151,13 @@ def predict_response(
             )
             for entry in answer.classes
         ],
+        not_a_digit=answer.not_a_digit
+        and NotADigitEntry(
+            probability=round(answer.not_a_digit.probability, 6),
+            lower=round(answer.not_a_digit.lower, 6),
+            upper=round(answer.not_a_digit.upper, 6),
+            std=round(answer.not_a_digit.std, 6),
+        ),
         uncertainty=Uncertainty(
             predictive_entropy=round(answer.predictive_entropy, 6),
             expected_entropy=round(answer.expected_entropy, 6),

@@ -34,7 +34,10 @@ USER = "10001:10001"
 FOLDER = "/srv/checkpoints"
 CHECKPOINT = "checkpoints/digits.safetensors"
 # Half a second of training: the weights are poor, the file is whole.
-TRAIN = ("training", "--dataset", "digits", "--epochs", "1", "--force", "--output", CHECKPOINT)
+TRAIN = (
+    "training", "--dataset", "digits", "--epochs", "1", "--brief", "--force",
+    "--output", CHECKPOINT,
+)  # fmt: skip
 
 
 # What the files say
@@ -371,7 +374,7 @@ def test_training_on_mnist_in_a_mounted_folder_refreshes_the_service(
     compose.settings["MNN_DATA_DIR"] = str(mnist_root.resolve())
     compose("up", "--wait", "--no-build")
     (container,) = compose.containers()
-    said = compose.train("training", "--epochs", "1")
+    said = compose.train("training", "--epochs", "1", "--brief")
     assert f"A short run, 1 of the usual {PRESETS[Mnist.name].fit.epochs} epochs" in said
     until(lambda: described(container)["source"] == "file", "not refreshed")
     body = described(container)

@@ -13,7 +13,7 @@ ALLOWED = {
     "model": {"numpy", "safetensors", "PIL", "mahotas", "onnx", "onnxruntime", "torch"},
     "training": {
         "model", "numpy", "safetensors", "torch", "torchvision", "torchmetrics", "scipy",
-        "sklearn", "matplotlib", "PIL", "mahotas", "tqdm",
+        "skimage", "sklearn", "matplotlib", "PIL", "mahotas", "tqdm",
     },
     "service": {
         "model", "numpy", "PIL", "fastapi", "starlette", "uvicorn", "pydantic", "pydantic_settings",

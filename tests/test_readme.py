@@ -33,7 +33,10 @@ COVERED = {
     ),
     'make evaluate ARGS="--pictures my-pictures"': "test_make_evaluates_a_folder_of_pictures",
     "make train": "the command that made the shipped weights; interrupted forms in test_run.py",
-    'make train ARGS="--epochs 1"': "test_one_epoch_of_mnist_works_and_says_what_it_costs",
+    "make evaluate": "test_the_whole_evaluation_of_the_shipped_weights, with fewer draws",
+    'make train ARGS="--epochs 1 --brief"': (
+        "test_one_epoch_of_mnist_works_and_says_what_it_costs"
+    ),
     'make train ARGS="--dataset digits"': "test_make_passes_arguments_through_to_training",
     "docker compose up": "test_up_serves_the_shipped_weights_locked_down_and_within_its_limits",
     "docker compose run --rm training": (

@@ -7,24 +7,33 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["AffineAugmentation"]
+__all__ = ["Distortion"]
+
+
+_KNOTS = 5
 
 
 @dataclass(frozen=True)
-class AffineAugmentation:
-    """Random rotation, scale, shear and shift, each uniform and symmetric around none.
+class Distortion:
+    """Random rotation, scale, shear and shift, uniform around none, and an elastic displacement.
 
     Attributes:
         rotation_deg: Largest rotation in degrees, either way.
         scale: Largest relative change of size, for width and height apart.
         shear: Largest horizontal shear (shift in x per unit of y).
         shift_px: Largest shift in pixels, in x and y.
+        elastic_px: Standard deviation, in pixels, of the displacement of 5×5 points spread over
+            the picture, between which it is interpolated; 0 for none.
+
+    Source: Simard, Steinkraus and Platt (2003), "Best Practices for Convolutional Neural Networks
+    Applied to Visual Document Analysis".
     """
 
     rotation_deg: float = 12.0
     scale: float = 0.12
     shear: float = 0.2
     shift_px: float = 2.0
+    elastic_px: float = 0.0
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Distort every picture on its own.
@@ -55,4 +64,10 @@ class AffineAugmentation:
         grid = functional.affine_grid(
             torch.stack(rows, dim=1), list(images.shape), align_corners=False
         )
+        if self.elastic_px:
+            knots = torch.randn(batch, 2, _KNOTS, _KNOTS, generator=generator, device=images.device)
+            bent = functional.interpolate(
+                knots * (self.elastic_px * 2 / side), side, mode="bicubic", align_corners=True
+            )
+            grid = grid + bent.permute(0, 2, 3, 1)
         return functional.grid_sample(images, grid, align_corners=False)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from model.decision import SCORES, Score, uncertainty_score
-from model.uncertainty import Floats, PredictiveSummary
+from model.uncertainty import Floats
+from training.answers import Answers
 from training.metrics import area_under_risk_coverage
 
 __all__ = ["acceptance_grid", "choose_score", "conformal_threshold", "selective_threshold"]
@@ -21,19 +22,25 @@ _FIRST_SHARE = 0.8
 _N_CANDIDATES = 81
 
 
-def choose_score(summary: PredictiveSummary, labels: Labels) -> Score:
-    """The score that ranks errors last best: smallest area under the risk–coverage curve.
+def choose_score(digits: Answers, others: Answers | None = None) -> Score:
+    """The score that ranks what must not be accepted last: smallest area under risk–coverage.
 
     Args:
-        summary: Answers for the validation part.
-        labels: Its true classes.
+        digits: Answers for the validation part.
+        others: Answers for pictures that are no digits, drawn for this (`training.nondigits`);
+            accepting one of them counts as an error.
     """
-    correct = summary.probability.argmax(axis=1) == labels
-    areas = {
-        score: area_under_risk_coverage(uncertainty_score(summary, score), correct)
-        for score in SCORES
-    }
-    return min(SCORES, key=lambda score: areas[score])
+    wrong = [~digits.correct]
+    if others is not None:
+        wrong.append(np.ones(len(others), np.bool_))
+
+    def area(score: Score) -> float:
+        scores = [uncertainty_score(digits.summary, score)]
+        if others is not None:
+            scores.append(uncertainty_score(others.summary, score))
+        return area_under_risk_coverage(np.concatenate(scores), ~np.concatenate(wrong))
+
+    return min(SCORES, key=area)
 
 
 def acceptance_grid(scores: Floats) -> Floats:

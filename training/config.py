@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from model.architecture import Conv, ModelConfig
-from training.augment import AffineAugmentation
+from training.augment import Distortion
 from training.data import Digits, Mnist
 from training.fit import FitConfig
 
@@ -37,6 +37,7 @@ class RunConfig:
         fit: How to fit.
         rules: What the rules shall promise.
         n_draws: Draws used for calibration and evaluation, and expected of the service.
+        n_non_digits: Pictures that are no digits drawn for a network that is to know them.
         draw_seed: Seed of the posterior's draws.
         validation_draws: Draws used for the glance at the validation part after each epoch.
         least_accuracy: Validation accuracy below which nothing is written without `--force`.
@@ -51,6 +52,7 @@ class RunConfig:
     least_accuracy: float
     model: ModelConfig = field(default_factory=ModelConfig)
     n_draws: int = 100
+    n_non_digits: int = 60_000
     draw_seed: int = 20260101
     validation_draws: int = 8
     threads: int = 2
@@ -60,9 +62,18 @@ PRESETS = {
     Mnist.name: RunConfig(
         output=Path("checkpoints/digits.safetensors"),
         population="MNIST training pictures held aside from fitting, through the digit door",
-        fit=FitConfig(epochs=24, beta=0.02, learning_rate=4e-3, imitated=0.25),
+        fit=FitConfig(
+            epochs=40,
+            beta=0.02,
+            learning_rate=4e-3,
+            augmentation=Distortion(elastic_px=0.7),
+            imitated=0.25,
+            non_digits=64,
+            non_digit_weight=0.1,
+        ),
         rules=RuleConfig(target=0.001, confidence=0.95, coverage=0.999),
         least_accuracy=0.95,
+        model=ModelConfig(not_a_digit=True),
     ),
     # Its own output: a network of 800 small pictures must not take the place of the real one.
     Digits.name: RunConfig(
@@ -73,7 +84,7 @@ PRESETS = {
             batch_size=32,
             beta=0.02,
             learning_rate=5e-3,
-            augmentation=AffineAugmentation(8.0, 0.08, 0.1, 1.0),
+            augmentation=Distortion(8.0, 0.08, 0.1, 1.0),
         ),
         rules=RuleConfig(target=0.05, confidence=0.95, coverage=0.95),
         least_accuracy=0.90,

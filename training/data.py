@@ -18,9 +18,9 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from model.door import DigitImage, open_array
+from training.parallel import CHUNK, in_processes
 
 __all__ = [
     "DataNotFoundError",
@@ -221,15 +221,26 @@ def split(part: Part, *, n_validation: int, n_calibration: int) -> Split:
     )
 
 
-def through_door(part: Part, name: str) -> Inputs:
+def through_door(part: Part, name: str, *, processes: int = 1) -> Inputs:
     """What the digit door makes of each picture of a part.
 
     Args:
         part: The pictures.
         name: What the progress bar calls them.
+        processes: How many work at once.
     """
-    bar = tqdm(part.images, desc=f"preparing {name}", unit="picture", disable=None, leave=False)
-    return Inputs.of([open_array(image) for image in bar])
+    images = in_processes(
+        _prepared_chunk,
+        [part.images[start : start + CHUNK] for start in range(0, len(part), CHUNK)],
+        total=len(part),
+        processes=processes,
+        title=f"preparing {name}",
+    )
+    return Inputs.of(list(images))
+
+
+def _prepared_chunk(images: NDArray[np.uint8] | NDArray[np.float32]) -> list[DigitImage]:
+    return [open_array(image) for image in images]
 
 
 def _take(part: Part, index: NDArray[np.int64]) -> Part:

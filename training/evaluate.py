@@ -1,145 +1,49 @@
-"""`python -m training.evaluate [CHECKPOINT]`: the table of held-out figures from weights alone.
+"""`python -m training.evaluate [CHECKPOINT]`: everything that can be measured, from weights alone.
 
-With `--pictures DIR`, the figures of a folder of labelled pictures instead, and a contact sheet.
+Tables on the terminal, and the report with its pictures beside the checkpoint (or where `--report`
+says). With `--pictures DIR`, the figures of a folder of labelled pictures and a contact sheet
+instead.
 """
 
 import argparse
+import os
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
 
 from model.checkpoint import SHIPPED, Checkpoint, load_checkpoint
 from model.classifier import Classifier
-from model.engine import Engine, make_engine
+from model.cores import granted_cores
+from model.engine import make_engine
 from model.errors import CheckpointError
-from model.uncertainty import PredictiveSummary, softmax, summarise
 from training.contact_sheet import save_contact_sheet
-from training.data import DataNotFoundError, Inputs, Mnist, Part, Source, split, through_door
-from training.imitate import imitated_inputs
-from training.metrics import measure
+from training.data import DataNotFoundError, Mnist, Source
+from training.evaluation import PARTS, Asker, evaluate
 from training.options import add_data_options, add_device_option, data_source, positive
 from training.pictures import ManifestError, answer_pictures, format_kinds, read_manifest
+from training.report import Evaluation, write_report
+from training.tables import format_corruptions, format_foreign, format_parts, format_rotation
 
-__all__ = ["PARTS", "answer_all", "evaluate", "format_table", "imitated_validation", "main"]
-
-PARTS = ("validation", "imitated", "calibration", "test")
-"""The held-out parts of a data set; what was fitted is not among them.
-
-`imitated` is the validation part as others might send it (`training.imitate`).
-"""
-
-_BATCH = 250
-_LEVEL = 0.95
-_IMITATION_SEED = 20260102
-
-_ROWS = (
-    ("pictures", "n", "{:,}", 1),
-    ("error", "error", "{:.2f} %", 100),
-    ("NLL (nats)", "nll", "{:.4f}", 1),
-    ("Brier score", "brier_score", "{:.4f}", 1),
-    ("calibration error, 15 bins", "calibration_error", "{:.2f} %", 100),
-    ("predictive entropy (nats)", "predictive_entropy", "{:.4f}", 1),
-    ("mutual information (nats)", "mutual_information", "{:.4f}", 1),
-    ("accepted", "accepted", "{:.2f} %", 100),
-    ("errors among the accepted", "errors_accepted", "{:,}", 1),
-    ("prediction sets: coverage", "set_coverage", "{:.2f} %", 100),
-    ("prediction sets: mean size", "set_size", "{:.3f}", 1),
-)
+__all__ = ["format_evaluation", "main"]
 
 
-def answer_all(
-    engine: Engine, inputs: NDArray[np.uint8], n_draws: int, name: str
-) -> PredictiveSummary:
-    """Summaries for many inputs, in batches, with a progress bar.
-
-    Args:
-        engine: The networks to ask.
-        inputs: Inputs of the digit door (N, 28, 28).
-        n_draws: Number of draws to use.
-        name: What the progress bar calls them.
-    """
-    parts = []
-    with tqdm(total=len(inputs), desc=f"asking {name}", unit="picture", disable=None) as bar:
-        for start in range(0, len(inputs), _BATCH):
-            batch = inputs[start : start + _BATCH]
-            parts.append(summarise(softmax(engine.logits(batch, n_draws)), _LEVEL))
-            bar.update(len(batch))
-    names = [field.name for field in fields(PredictiveSummary)]
-    return PredictiveSummary(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})
-
-
-def evaluate(
-    checkpoint: Checkpoint, engine: Engine, source: Source, *, n_draws: int, parts: Iterable[str]
-) -> dict[str, dict[str, Any]]:
-    """Held-out figures of the named parts, through the digit door.
-
-    Args:
-        checkpoint: The posterior and its rules.
-        engine: Its draws.
-        source: The data.
-        n_draws: Number of draws to use.
-        parts: Names out of `PARTS`.
-    """
-    figures = {}
-    for name in parts:
-        part = _part(source, "validation" if name == "imitated" else name)
-        inputs = through_door(part, name)
-        if name == "imitated":
-            inputs = imitated_validation(inputs)
-        summary = answer_all(engine, inputs.pixels, n_draws, name)
-        figures[name] = measure(
-            summary, part.labels, checkpoint.selective, checkpoint.conformal, inputs.flagged
-        )
-    return figures
-
-
-def imitated_validation(inputs: Inputs, processes: int = 1) -> Inputs:
-    """The validation part as others might send it: the same imitations in every run."""
-    return imitated_inputs(
-        inputs.pixels, seed=_IMITATION_SEED, processes=processes, name="validation"
-    )
-
-
-def format_table(figures: Mapping[str, Mapping[str, Any]]) -> str:
-    """The figures as aligned text, one column per part of the data."""
-    width = max(len(title) for title, *_ in _ROWS)
-    lines = [" " * width + "".join(f"{name:>14}" for name in figures)]
-    for title, key, form, factor in _ROWS:
-        cells = (form.format(values[key] * factor) for values in figures.values())
-        lines.append(f"{title:<{width}}" + "".join(f"{cell:>14}" for cell in cells))
-    return "\n".join(lines)
+def format_evaluation(evaluation: Evaluation) -> str:
+    """Everything that was measured, as text."""
+    figures = evaluation.figures
+    blocks = [format_parts(figures["parts"])]
+    if figures.get("foreign"):
+        blocks.append(format_foreign(figures["foreign"]))
+    if figures.get("foreign_missing"):
+        blocks.append(f"not found and left out: {', '.join(figures['foreign_missing'])}")
+    if figures.get("rotation"):
+        blocks.append(format_rotation(figures["rotation"]))
+    if figures.get("corruptions"):
+        blocks.append(format_corruptions(figures["corruptions"]))
+    return "\n\n".join(blocks)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
-    parser.add_argument(
-        "checkpoint", nargs="?", type=Path, default=SHIPPED, help="default: the shipped weights"
-    )
-    parser.add_argument("--only", choices=PARTS, help="one part of the data; default: all")
-    parser.add_argument("--draws", type=positive, help="default: as calibrated")
-    parser.add_argument(
-        "--pictures",
-        type=Path,
-        metavar="DIR",
-        help="a folder of pictures with manifest.csv (columns file, label, kind) instead",
-    )
-    parser.add_argument(
-        "--sheet",
-        type=Path,
-        default=Path("contact-sheet.png"),
-        metavar="PNG",
-        help="where --pictures draws what is wrong or not accepted; default: contact-sheet.png",
-    )
-    add_data_options(parser)
-    add_device_option(parser)
-    options = parser.parse_args(arguments)
+    options = _parse(arguments)
     try:
         checkpoint = load_checkpoint(options.checkpoint)
         n_draws = options.draws or checkpoint.selective.n_draws
@@ -157,13 +61,75 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
+    parser.add_argument(
+        "checkpoint", nargs="?", type=Path, default=SHIPPED, help="default: the shipped weights"
+    )
+    parser.add_argument("--only", choices=PARTS, help="one part of the data, and nothing else")
+    parser.add_argument(
+        "--brief", action="store_true", help="the parts of the data, and nothing else; no report"
+    )
+    parser.add_argument("--draws", type=positive, help="default: as calibrated")
+    parser.add_argument(
+        "--another",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="an independently trained model, to see how often the intervals hold what it says",
+    )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="HTML",
+        help="where the report goes, its figures beside it as JSON; default: beside the "
+        "checkpoint, for the shipped weights report.html",
+    )
+    parser.add_argument(
+        "--pictures",
+        type=Path,
+        metavar="DIR",
+        help="a folder of pictures with manifest.csv (columns file, label, kind) instead",
+    )
+    parser.add_argument(
+        "--sheet",
+        type=Path,
+        default=Path("contact-sheet.png"),
+        metavar="PNG",
+        help="where --pictures draws what is wrong or not accepted; default: contact-sheet.png",
+    )
+    add_data_options(parser)
+    add_device_option(parser)
+    return parser.parse_args(arguments)
+
+
 def _evaluate_parts(checkpoint: Checkpoint, options: argparse.Namespace, n_draws: int) -> None:
     source = _source_of(checkpoint, options)
+    another = load_checkpoint(options.another) if options.another else None
     engine = make_engine(checkpoint.posterior, n_draws=n_draws, device=options.device)
-    parts = (options.only,) if options.only else PARTS
-    figures = evaluate(checkpoint, engine, source, n_draws=n_draws, parts=parts)
     print(f"{checkpoint.name} {checkpoint.version(n_draws)} on {source.name}, {n_draws} draws")
-    print(format_table(figures))
+    evaluation = evaluate(
+        checkpoint,
+        Asker(engine, n_draws),
+        source,
+        data_dir=options.data_dir,
+        parts=(options.only,) if options.only else PARTS,
+        brief=options.brief or options.only is not None,
+        another=another,
+        device=options.device,
+        processes=granted_cores(),
+    )
+    print(format_evaluation(evaluation))
+    if not (options.brief or options.only):
+        path = options.report or _report_path(options.checkpoint)
+        write_report(evaluation, path)
+        print(f"\nthe report, with its pictures: {path}")
+
+
+def _report_path(checkpoint: Path) -> Path:
+    """Beside the checkpoint, except for the shipped one, which may lie where nobody may write."""
+    if os.path.abspath(checkpoint) == os.path.abspath(SHIPPED):  # noqa: PTH100 - no links followed
+        return Path("report.html")
+    return checkpoint.with_suffix(".html")
 
 
 def _evaluate_pictures(checkpoint: Checkpoint, options: argparse.Namespace, n_draws: int) -> None:
@@ -180,15 +146,6 @@ def _evaluate_pictures(checkpoint: Checkpoint, options: argparse.Namespace, n_dr
             print(f"{result.entry.path}: {result.error}")
     save_contact_sheet(results, options.sheet)
     print(f"what is wrong or was not accepted: {options.sheet}")
-
-
-def _part(source: Source, name: str) -> Part:
-    if name == "test":
-        return source.test()
-    parts = split(
-        source.train(), n_validation=source.n_validation, n_calibration=source.n_calibration
-    )
-    return parts.validation if name == "validation" else parts.calibration
 
 
 def _source_of(checkpoint: Checkpoint, options: argparse.Namespace) -> Source:

@@ -6,22 +6,41 @@ divergence from the prior, counted once for the whole training set:
 .. math:: L = -\frac{1}{|B|} \sum_{i \in B} \ln p(y_i | x_i, w) + \beta\, KL(q \| p) / N
 
 With β = 1 this is the negative ELBO per training image.
+
+A network with one more outcome, being no digit (`ModelConfig.not_a_digit`), is shown non-digits M
+beside each batch. The likelihood is then that of all outcomes, and a non-digit weighs a share τ of
+a digit, as if so many had come with each digit:
+
+.. math:: -\frac{1}{|B|} \sum_{i \in B} \ln p(y_i | x_i, w)
+          - \frac{\tau}{|M|} \sum_{j \in M} \ln p(\text{no digit} | x_j, w)
+
+Non-digits say nothing about the classes given that it is a digit: what the networks say of those is
+not taught to be flat where they know nothing, so their disagreement stays what it is.
 """
 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from model.architecture import ModelConfig
 from model.network import BayesianCNN
-from training.augment import AffineAugmentation
+from training.augment import Distortion
 
-__all__ = ["EpochSummary", "FitConfig", "Fitter", "learning_rate_factor"]
+__all__ = [
+    "EpochSummary",
+    "FitConfig",
+    "Fittable",
+    "Fitter",
+    "NetworkFitter",
+    "Step",
+    "learning_rate_factor",
+]
 
 
 @dataclass(frozen=True)
@@ -39,6 +58,8 @@ class FitConfig:
         augmentation: The random distortions, or None for none.
         imitated: Share of the pictures that are shown as imitations (`training.imitate`) in each
             epoch, in [0, 1].
+        non_digits: How many non-digits (`training.nondigits`) are shown beside each batch.
+        non_digit_weight: τ, how many non-digits are to count for each digit.
     """
 
     epochs: int
@@ -48,21 +69,34 @@ class FitConfig:
     warmup_epochs: float = 1.0
     initial_scale: float = 0.02
     seed: int = 0
-    augmentation: AffineAugmentation | None = field(default_factory=AffineAugmentation)
+    augmentation: Distortion | None = field(default_factory=Distortion)
     imitated: float = 0.0
+    non_digits: int = 0
+    non_digit_weight: float = 0.0
+
+
+class Step(NamedTuple):
+    """One step, in nats: NLL of the classes, KL of all weights, NLL of digit or not."""
+
+    nll: float
+    kl: float
+    not_a_digit_nll: float
 
 
 @dataclass(frozen=True)
 class EpochSummary:
     """Means over one epoch, in nats; `kl` is the sum over all weights before its last step.
 
-    `negative_elbo` is per image with β = 1, whatever β the fit used.
+    `nll` is that of the class given that it is a digit, `not_a_digit_nll` what telling digits from
+    others adds, 0 if there is no outcome for it. `negative_elbo` is per image with β = 1, whatever
+    β the fit used.
     """
 
     epoch: int
     nll: float
     kl: float
     negative_elbo: float
+    not_a_digit_nll: float = 0.0
 
 
 def learning_rate_factor(progress: float, warmup: float) -> float:
@@ -80,52 +114,81 @@ def learning_rate_factor(progress: float, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
 
 
-class Fitter:
+class Fittable(Protocol):
+    """What a fit asks of a network, a `BayesianCNN` or one to compare it with."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Architecture and prior."""
+        ...
+
+    def forward_local(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Logits (B, C or C + 1) with noise of each picture's own."""
+        ...
+
+    def kl_divergence(self) -> Tensor:
+        """What the prior adds to the objective, in nats."""
+        ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """All parameters by name."""
+        ...
+
+
+N = TypeVar("N", bound=Fittable)
+
+
+class NetworkFitter(Generic[N]):
     """A fit in progress: the network, Adam's moments, the random state and the epoch count.
 
     Its whole state is a flat mapping of tensors (`state`), so an interrupted fit continues
     exactly as if it had not been interrupted.
 
     Args:
-        model_config: Architecture and prior.
+        network: What to fit, on the device where to compute.
         config: How to fit.
         images: The fit part (N, 1, H, W), float in [0, 1].
         labels: Its classes (N,), int64.
         device: Where to compute.
         imitations: An imitation of each image (N, 1, 28, 28); needed if any are to be shown. They
             are an augmentation, no further data: N stays the number of images.
+        non_digits: Pictures of no class (M, 1, 28, 28), float in [0, 1]; needed if the network has
+            an outcome for them. They do not count in N.
     """
 
     def __init__(
         self,
-        model_config: ModelConfig,
+        network: N,
         config: FitConfig,
         images: Tensor,
         labels: Tensor,
         device: torch.device,
         *,
         imitations: Tensor | None = None,
+        non_digits: Tensor | None = None,
     ) -> None:
         """Make a fit at epoch 0; see the class.
 
         Raises:
-            ValueError: If imitations are to be shown and are not given for every image.
+            ValueError: If imitations are to be shown and are not given for every image, or if the
+                network is to know non-digits and none are given or to be shown.
         """
+        knows = network.config.not_a_digit
+        if knows and (non_digits is None or not config.non_digits):
+            raise ValueError("a network that is to know what is not a digit must be shown some")
         if config.imitated and (imitations is None or imitations.shape != images.shape):
             raise ValueError("an imitation of each image is needed to show imitated ones")
+        self.network = network
         self.config = config
         self.epoch = 0
         self._images, self._labels = images.to(device), labels.to(device)
         self._imitations = imitations.to(device) if imitations is not None else None
-        # Initial means come from the CPU so that they are the same on every device.
-        self.network = BayesianCNN(
-            model_config,
-            initial_scale=config.initial_scale,
-            generator=torch.Generator().manual_seed(config.seed),
-        ).to(device)
+        self._non_digits = non_digits.to(device) if knows and non_digits is not None else None
         self._generator = torch.Generator(device).manual_seed(config.seed)
         self._optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=config.learning_rate, fused=True
+            [parameter for _, parameter in network.named_parameters()],
+            lr=config.learning_rate,
+            fused=True,
         )
 
     @property
@@ -138,8 +201,8 @@ class Fitter:
         """Steps in one epoch; the last batch may be smaller."""
         return math.ceil(self.n_train / self.config.batch_size)
 
-    def run_epoch(self) -> Iterator[tuple[float, float]]:
-        """Run one epoch, yielding (nll, kl) after every step, in nats.
+    def run_epoch(self) -> Iterator[Step]:
+        """Run one epoch, yielding its figures after every step.
 
         The epoch counts as done, and `state` may be saved, once the iterator is exhausted.
         """
@@ -150,14 +213,14 @@ class Fitter:
             done = (self.epoch * self.steps_per_epoch + i + 1) / (total_steps + 1)
             for group in self._optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * learning_rate_factor(done, warmup)
-            yield self._step(self._shown(batch), self._labels[batch])
+            yield self._step(self._shown(batch), self._labels[batch], self._others())
         self.epoch += 1
 
-    def summarise(self, steps: list[tuple[float, float]]) -> EpochSummary:
+    def summarise(self, steps: list[Step]) -> EpochSummary:
         """Condense the steps of the epoch just finished."""
-        nll = float(np.mean([nll for nll, _ in steps]))
-        kl = steps[-1][1]
-        return EpochSummary(self.epoch, nll, kl, nll + kl / self.n_train)
+        nll, _, other = (float(mean) for mean in np.mean(steps, axis=0))
+        kl = steps[-1].kl
+        return EpochSummary(self.epoch, nll, kl, nll + other + kl / self.n_train, other)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a later `restore` needs, as CPU tensors by name."""
@@ -203,14 +266,77 @@ class Fitter:
         imitated = (chance < self.config.imitated)[:, None, None, None]
         return torch.where(imitated, self._imitations[batch], images)
 
-    def _step(self, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    def _others(self) -> Tensor | None:
+        """The non-digits to be shown beside a batch."""
+        if self._non_digits is None:
+            return None
+        which = torch.randint(
+            len(self._non_digits),
+            (self.config.non_digits,),
+            generator=self._generator,
+            device=self._non_digits.device,
+        )
+        return self._non_digits[which]
+
+    def _step(self, images: Tensor, labels: Tensor, others: Tensor | None = None) -> Step:
+        shown = images if others is None else torch.cat([images, others])
         if self.config.augmentation is not None:
-            images = self.config.augmentation(images, self._generator)
-        logits = self.network.forward_local(images, self._generator)
-        nll = functional.cross_entropy(logits, labels)
+            shown = self.config.augmentation(shown, self._generator)
+        logits = self.network.forward_local(shown, self._generator)
+        n_digits, n_classes = len(labels), self.network.config.n_classes
+        nll = functional.cross_entropy(logits[:n_digits, :n_classes], labels)
+        other_nll = torch.zeros_like(nll)
+        if others is not None:
+            log_p = functional.log_softmax(logits, dim=1)
+            is_digit = log_p[:n_digits, :n_classes].logsumexp(dim=1)
+            other_nll = (
+                -is_digit.mean() - self.config.non_digit_weight * log_p[n_digits:, n_classes].mean()
+            )
         kl = self.network.kl_divergence()
-        loss = nll + self.config.beta * kl / self.n_train
+        loss = nll + other_nll + self.config.beta * kl / self.n_train
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self._optimizer.step()
-        return nll.item(), kl.item()
+        return Step(nll.item(), kl.item(), other_nll.item())
+
+
+class Fitter(NetworkFitter[BayesianCNN]):
+    """The fit of a `BayesianCNN` made for it.
+
+    Args:
+        model_config: Architecture and prior.
+        config: How to fit.
+        images: See `NetworkFitter`.
+        labels: See `NetworkFitter`.
+        device: Where to compute.
+        imitations: See `NetworkFitter`.
+        non_digits: See `NetworkFitter`.
+    """
+
+    def __init__(
+        self,
+        model_config: ModelConfig,
+        config: FitConfig,
+        images: Tensor,
+        labels: Tensor,
+        device: torch.device,
+        *,
+        imitations: Tensor | None = None,
+        non_digits: Tensor | None = None,
+    ) -> None:
+        """Make a fit at epoch 0; see `NetworkFitter` for what is refused."""
+        # Initial means come from the CPU so that they are the same on every device.
+        network = BayesianCNN(
+            model_config,
+            initial_scale=config.initial_scale,
+            generator=torch.Generator().manual_seed(config.seed),
+        ).to(device)
+        super().__init__(
+            network,
+            config,
+            images,
+            labels,
+            device,
+            imitations=imitations,
+            non_digits=non_digits,
+        )

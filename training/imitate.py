@@ -10,20 +10,17 @@ Everything is drawn by this module; no picture of anybody's is needed.
 
 import io
 import math
-import multiprocessing
-import signal
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mahotas
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
-from tqdm import tqdm
 
 from model.door import DigitImage, open_image
 from training.data import Inputs
+from training.parallel import CHUNK, in_processes
 
 __all__ = ["KINDS", "Kind", "imitate", "imitated_inputs", "likeness"]
 
@@ -36,8 +33,6 @@ _Floats = NDArray[np.float32]
 
 _TRACE = 84  # side of the square in which the ink is traced: three times the digit's 28 pixels
 _SCALE = _TRACE / 28
-_CHUNK = 250  # digits that a process imitates at a time
-_WORTH_PROCESSES = 2000  # below, starting them takes longer than they save
 
 
 @dataclass(frozen=True)
@@ -119,23 +114,15 @@ def imitated_inputs(
         check_interrupted: Called now and then; may raise to end it.
         name: What the progress bar calls them.
     """
-    tasks = [
-        (digits[start : start + _CHUNK], seed, start) for start in range(0, len(digits), _CHUNK)
-    ]
-    images: list[DigitImage] = []
-    with ExitStack() as stack:
-        bar = tqdm(total=len(digits), desc=f"imitating {name}", unit="picture", disable=None)
-        stack.enter_context(bar)
-        results: Iterable[list[DigitImage]] = map(_imitated_chunk, tasks)
-        if processes > 1 and len(digits) > _WORTH_PROCESSES:
-            context = multiprocessing.get_context("spawn")
-            pool = stack.enter_context(context.Pool(processes, _ignore_interruptions))
-            results = pool.imap(_imitated_chunk, tasks)
-        for result in results:
-            check_interrupted()
-            images += result
-            bar.update(len(result))
-    return Inputs.of(images)
+    images = in_processes(
+        _imitated_chunk,
+        [(digits[start : start + CHUNK], seed, start) for start in range(0, len(digits), CHUNK)],
+        total=len(digits),
+        processes=processes,
+        check_interrupted=check_interrupted,
+        title=f"imitating {name}",
+    )
+    return Inputs.of(list(images))
 
 
 def likeness(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -147,12 +134,6 @@ def likeness(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.
     norm = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
     result: NDArray[np.float64] = (one * two).sum(axis=1) / np.maximum(norm, 1e-9)
     return result
-
-
-def _ignore_interruptions() -> None:
-    """Leave Ctrl-C to the process that waits for this one, and end when that one says so."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _imitated_chunk(task: tuple[NDArray[np.uint8], int, int]) -> list[DigitImage]:

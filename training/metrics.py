@@ -1,25 +1,29 @@
 """How good the probabilities are, on arrays: predictive (N, C) and true classes (N,)."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.decision import ConformalRule, SelectiveRule
-from model.uncertainty import Floats, PredictiveSummary
+from model.uncertainty import Floats
 
 __all__ = [
+    "adaptive_calibration_error",
     "area_under_risk_coverage",
+    "auroc",
+    "bootstrap_intervals",
     "brier_score",
     "calibration_error",
     "error_rate",
-    "measure",
+    "errors_at_coverage",
+    "false_positive_rate",
     "nll",
+    "risk_coverage_curve",
 ]
 
 Labels = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 _LEAST_PROBABILITY = np.finfo(np.float64).tiny
+_N_BINS = 15
 
 
 def error_rate(probability: Floats, labels: Labels) -> float:
@@ -29,8 +33,7 @@ def error_rate(probability: Floats, labels: Labels) -> float:
 
 def nll(probability: Floats, labels: Labels) -> float:
     """Mean negative log-likelihood -ln p(true class), in nats, at least 0."""
-    true = probability[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(true, _LEAST_PROBABILITY)).mean())
+    return float(_nll_each(probability, labels).mean())
 
 
 def brier_score(probability: Floats, labels: Labels) -> float:
@@ -38,11 +41,10 @@ def brier_score(probability: Floats, labels: Labels) -> float:
 
     Source: Brier (1950), "Verification of forecasts expressed in terms of probability".
     """
-    truth = np.eye(probability.shape[1])[labels]
-    return float(np.square(probability - truth).sum(axis=1).mean())
+    return float(_brier_each(probability, labels).mean())
 
 
-def calibration_error(probability: Floats, labels: Labels, n_bins: int = 15) -> float:
+def calibration_error(probability: Floats, labels: Labels, n_bins: int = _N_BINS) -> float:
     """Expected calibration error of the top class over equally wide bins, in [0, 1].
 
     Source: Guo et al. (2017), "On Calibration of Modern Neural Networks", equation 3.
@@ -62,7 +64,39 @@ def calibration_error(probability: Floats, labels: Labels, n_bins: int = 15) -> 
     return float(value)
 
 
-def area_under_risk_coverage(score: Floats, correct: NDArray[np.bool_]) -> float:
+def adaptive_calibration_error(probability: Floats, labels: Labels, n_bins: int = _N_BINS) -> float:
+    """Calibration error of the top class over bins of equally many pictures, in [0, 1].
+
+    Where nearly all confidences are close to 1, equally wide bins leave all but one empty.
+
+    Source: Nguyen and O'Connor (2015), "Posterior calibration and exploratory analysis for natural
+    language processing models", section 3.2 (with absolute instead of squared differences).
+    """
+    gap, bins = _gaps(probability, labels), _equal_bins(probability, n_bins)
+    return float(np.abs(np.bincount(bins, gap)).sum() / len(labels))
+
+
+def risk_coverage_curve(score: Floats, correct: Bools) -> tuple[Floats, Floats]:
+    """Error rate among the k most certain pictures, for all k.
+
+    Where scores are equal, pictures come in no order: the curve is that of the mean over all.
+
+    Args:
+        score: Uncertainty of each picture (N,); larger is less certain.
+        correct: Whether each was right (N,).
+
+    Returns:
+        Coverage k / N in (0, 1] and risk in [0, 1], each (N,).
+
+    Source: El-Yaniv and Wiener (2010), "On the Foundations of Noise-free Selective Classification".
+    """
+    _, group, size = np.unique(score, return_inverse=True, return_counts=True)
+    wrong = np.repeat(np.bincount(group, ~correct) / size, size)
+    k = np.arange(1, len(wrong) + 1)
+    return k / len(wrong), np.cumsum(wrong) / k
+
+
+def area_under_risk_coverage(score: Floats, correct: Bools) -> float:
     """Mean error rate among the k most certain pictures, over all k: 0 is best.
 
     Args:
@@ -72,41 +106,131 @@ def area_under_risk_coverage(score: Floats, correct: NDArray[np.bool_]) -> float
     Source: Geifman, Uziel and El-Yaniv (2019), "Bias-Reduced Uncertainty Estimation for Deep
     Neural Classifiers".
     """
-    wrong = ~correct[np.argsort(score, kind="stable")]
-    risk = np.cumsum(wrong) / np.arange(1, len(wrong) + 1)
-    return float(risk.mean())
+    return float(risk_coverage_curve(score, correct)[1].mean())
 
 
-def measure(
-    summary: PredictiveSummary,
-    labels: Labels,
-    selective: SelectiveRule,
-    conformal: ConformalRule,
-    flagged: NDArray[np.bool_],
-) -> dict[str, Any]:
-    """All held-out figures of one part of the data, as plain numbers with their n.
+def errors_at_coverage(score: Floats, correct: Bools, coverage: float) -> tuple[int, int]:
+    """How many of the most certain pictures are wrong.
 
     Args:
-        summary: The answers.
-        labels: The true classes (N,).
-        selective: When to accept.
-        conformal: Which labels to keep.
-        flagged: Which pictures the digit door sends to a person anyway (N,).
+        score: Uncertainty of each picture (N,); larger is less certain.
+        correct: Whether each was right (N,).
+        coverage: Share of pictures that are looked at, in (0, 1].
+
+    Returns:
+        Their number, N · coverage rounded down, and how many of them are wrong.
     """
-    probability = summary.probability
-    correct = probability.argmax(axis=1) == labels
-    accepted = selective.accepts(summary) & ~flagged
-    sets = conformal.prediction_sets(probability)
-    return {
-        "n": len(labels),
-        "error": error_rate(probability, labels),
-        "nll": nll(probability, labels),
-        "brier_score": brier_score(probability, labels),
-        "calibration_error": calibration_error(probability, labels),
-        "predictive_entropy": float(summary.predictive_entropy.mean()),
-        "mutual_information": float(summary.mutual_information.mean()),
-        "accepted": float(accepted.mean()),
-        "errors_accepted": int((accepted & ~correct).sum()),
-        "set_coverage": float(sets[np.arange(len(labels)), labels].mean()),
-        "set_size": float(sets.sum(axis=1).mean()),
-    }
+    n = int(len(score) * coverage + 1e-9)  # 0.95 · 10000 is 9500, not 9499.999…
+    return n, int((~correct[np.argsort(score, kind="stable")[:n]]).sum())
+
+
+def auroc(inside: Floats, outside: Floats) -> float:
+    """Chance that a picture from outside has the larger score; ties count half. 1 is best.
+
+    Args:
+        inside: Scores of pictures like those trained on (N,).
+        outside: Scores of others (M,).
+    """
+    from torchmetrics.functional.classification import binary_auroc  # noqa: PLC0415
+
+    ranks, target = _ranked(inside, outside)
+    return float(binary_auroc(ranks, target))
+
+
+def false_positive_rate(inside: Floats, outside: Floats, true_positive_rate: float = 0.95) -> float:
+    """Share of pictures from outside that pass a threshold that lets most of the others pass.
+
+    Args:
+        inside: Scores of pictures like those trained on (N,); larger is stranger.
+        outside: Scores of others (M,).
+        true_positive_rate: Share of the pictures inside that pass at least.
+
+    Source: Hendrycks and Gimpel (2017), "A Baseline for Detecting Misclassified and
+    Out-of-Distribution Examples in Neural Networks"; Liang, Li and Srikant (2018), "Enhancing the
+    Reliability of Out-of-distribution Image Detection in Neural Networks".
+    """
+    threshold = np.quantile(inside, true_positive_rate, method="higher")
+    return float(np.mean(outside <= threshold))
+
+
+def bootstrap_intervals(
+    probability: Floats, labels: Labels, *, level: float = 0.95, n_resamples: int = 1000
+) -> dict[str, tuple[float, float]]:
+    """How much the figures would vary with other pictures of the same kind.
+
+    Pictures are drawn again with replacement, always with the same random numbers.
+
+    Args:
+        probability: Predictive probabilities (N, C).
+        labels: True classes (N,).
+        level: Mass of each interval.
+        n_resamples: How often the pictures are drawn again.
+
+    Returns:
+        Percentile intervals of `error`, `nll`, `brier_score`, `calibration_error` and
+        `adaptive_calibration_error`.
+
+    Source: Efron (1979), "Bootstrap Methods: Another Look at the Jackknife".
+    """
+    n = len(labels)
+    gap = _gaps(probability, labels)
+    means = np.stack(
+        [
+            probability.argmax(axis=1) != labels,
+            _nll_each(probability, labels),
+            _brier_each(probability, labels),
+        ],
+        axis=1,
+    )
+    binned = [
+        np.eye(_N_BINS)[bins] * gap[:, None]
+        for bins in (_wide_bins(probability), _equal_bins(probability, _N_BINS))
+    ]
+    rng = np.random.Generator(np.random.Philox(key=np.array([n, 0], np.uint64)))
+    drawn = np.empty((n_resamples, 5))
+    for row in drawn:
+        times = rng.multinomial(n, np.full(n, 1 / n)) / n
+        row[:3] = times @ means
+        row[3:] = [np.abs(times @ sums).sum() for sums in binned]
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    names = ("error", "nll", "brier_score", "calibration_error", "adaptive_calibration_error")
+    return {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
+
+
+def _nll_each(probability: Floats, labels: Labels) -> Floats:
+    true = probability[np.arange(len(labels)), labels]
+    result: Floats = -np.log(np.maximum(true, _LEAST_PROBABILITY))
+    return result
+
+
+def _brier_each(probability: Floats, labels: Labels) -> Floats:
+    truth = np.eye(probability.shape[1])[labels]
+    result: Floats = np.square(probability - truth).sum(axis=1)
+    return result
+
+
+def _gaps(probability: Floats, labels: Labels) -> Floats:
+    """By how much each top class is surer than right: confidence - [right] (N,)."""
+    result: Floats = probability.max(axis=1) - (probability.argmax(axis=1) == labels)
+    return result
+
+
+def _wide_bins(probability: Floats) -> NDArray[np.int64]:
+    """Which of equally wide bins each confidence is in (N,)."""
+    edges = np.linspace(0, 1, _N_BINS + 1)[1:-1]
+    bins: NDArray[np.int64] = np.searchsorted(edges, probability.max(axis=1)).astype(np.int64)
+    return bins
+
+
+def _equal_bins(probability: Floats, n_bins: int) -> NDArray[np.int64]:
+    """Which of bins of equally many pictures each confidence is in (N,)."""
+    rank = np.argsort(np.argsort(probability.max(axis=1), kind="stable"), kind="stable")
+    result: NDArray[np.int64] = (rank * n_bins // len(rank)).astype(np.int64)
+    return result
+
+
+def _ranked(inside: Floats, outside: Floats) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ranks of all scores scaled to [0, 1], since torchmetrics would squash larger numbers."""
+    _, ranks = np.unique(np.concatenate([inside, outside]), return_inverse=True)
+    target = np.concatenate([np.zeros(len(inside), np.int64), np.ones(len(outside), np.int64)])
+    return torch.from_numpy(ranks / max(1, int(ranks.max()))), torch.from_numpy(target)

@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,33 +17,25 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model.checkpoint import Checkpoint, save_checkpoint
-from model.decision import ConformalRule, SelectiveRule, uncertainty_score
 from model.door import INPUT_CONTRACT
 from model.engine import Device, make_engine
 from model.posterior import Posterior
-from model.uncertainty import PredictiveSummary, softmax
-from training.calibrate import (
-    acceptance_grid,
-    choose_score,
-    conformal_threshold,
-    selective_threshold,
-)
+from model.uncertainty import outcomes
 from training.config import RunConfig
 from training.data import SPLIT_SEED, Source, Split, split, through_door
-from training.evaluate import answer_all, imitated_validation
+from training.evaluation import Asker, evaluate
 from training.fit import EpochSummary, Fitter
-from training.imitate import imitated_inputs, likeness
-from training.metrics import error_rate, measure, nll
+from training.metrics import error_rate, nll
+from training.report import Evaluation, write_report
 from training.resume import UnfinishedRun
+from training.rules import answer_non_digits, make_rules
+from training.shown import as_input, prepare_shown
 
 __all__ = ["FloorError", "train"]
 
 _VERSIONED = (
     "maybe-neural-network", "torch", "torchvision", "numpy", "pillow", "mahotas", "safetensors",
 )  # fmt: skip
-
-
-_LEAST_LIKENESS = 0.4  # between a digit and its imitation
 
 
 class FloorError(Exception):
@@ -55,22 +47,26 @@ def train(
     config: RunConfig,
     *,
     device: torch.device,
+    data_dir: Path,
     force: bool = False,
     fresh: bool = False,
+    brief: bool = False,
     check_interrupted: Callable[[], None] = lambda: None,
-) -> Checkpoint:
-    """One whole run: data, fit, calibration, evaluation, checkpoint.
+) -> Evaluation:
+    """One whole run: data, fit, calibration, evaluation, checkpoint, report.
 
     Args:
         source: The data.
         config: What to do.
         device: Where to fit.
+        data_dir: Where foreign data sets may lie, for evaluation.
         force: Write even below the accuracy floor; weights that are not finite are never written.
         fresh: Discard an unfinished run instead of continuing it.
+        brief: Evaluate on the parts of the data alone, and write no report.
         check_interrupted: Called at every step of the fit and before writing; may raise to end it.
 
     Returns:
-        What was written to `config.output`.
+        The evaluation, with the checkpoint that was written to `config.output`.
 
     Raises:
         DataNotFoundError: If the data is not to be had; nothing is written.
@@ -108,7 +104,7 @@ def train(
         f"{len(parts.calibration):,} to calibrate on",
         flush=True,
     )
-    validation = through_door(parts.validation, "validation")
+    validation = through_door(parts.validation, "validation", processes=config.threads)
     fitter, history = _fit(
         parts, validation.pixels, config, device, unfinished, check_interrupted=check_interrupted
     )
@@ -122,40 +118,29 @@ def train(
         raise
     where: Device = "cuda" if device.type == "cuda" else "cpu"
     engine = make_engine(posterior, n_draws=config.n_draws, device=where)
-    on_validation = answer_all(engine, validation.pixels, config.n_draws, "validation")
-    accuracy = 1 - error_rate(on_validation.probability, parts.validation.labels)
+    ask = Asker(engine, config.n_draws, check_interrupted)
+    on_validation = ask(validation, parts.validation.labels, "validation")
+    accuracy = float(on_validation.correct.mean())
     if accuracy < config.least_accuracy and not force:
         raise FloorError(
             f"validation accuracy {100 * accuracy:.2f} % is below the floor of "
             f"{100 * config.least_accuracy:.0f} %; --force writes it anyway"
         )
 
-    imitated = imitated_validation(validation, processes=config.threads)
-    on_imitated = answer_all(engine, imitated.pixels, config.n_draws, "imitated")
-    calibration = through_door(parts.calibration, "calibration")
-    on_calibration = answer_all(engine, calibration.pixels, config.n_draws, "calibration")
-    selective, conformal = _calibrate(
-        parts, on_validation, on_calibration, calibration.flagged, config
+    others = answer_non_digits(ask, validation.pixels, parts.validation.labels, config)
+    calibration = through_door(parts.calibration, "calibration", processes=config.threads)
+    on_calibration = ask(calibration, parts.calibration.labels, "calibration")
+    selective, conformal = make_rules(
+        on_validation, others, on_calibration, parts.calibration.labels, config
     )
-    test_part = source.test()
-    test = through_door(test_part, "test")
-    on_test = answer_all(engine, test.pixels, config.n_draws, "test")
-    provenance["data"]["test_sha256"] = test_part.sha256()
+    # Everything has been decided: only now are test pictures and foreign ones opened.
+    provenance["data"]["test_sha256"] = source.test().sha256()
     checkpoint = Checkpoint(
         name="digits",
         posterior=posterior,
         digest=posterior.digest(),
         selective=selective,
         conformal=conformal,
-        metrics={
-            name: measure(summary, part.labels, selective, conformal, inputs.flagged)
-            for name, summary, part, inputs in (
-                ("validation", on_validation, parts.validation, validation),
-                ("imitated", on_imitated, parts.validation, imitated),
-                ("calibration", on_calibration, parts.calibration, calibration),
-                ("test", on_test, test_part, test),
-            )
-        },
         training={
             **provenance,
             "epochs": [asdict(summary) for summary in history],
@@ -163,10 +148,27 @@ def train(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     )
+    evaluation = evaluate(
+        checkpoint,
+        ask,
+        source,
+        data_dir=data_dir,
+        known={"validation": on_validation, "calibration": on_calibration},
+        brief=brief,
+        device=where,
+        processes=config.threads,
+    )
+    figures = evaluation.figures
+    checkpoint = replace(
+        checkpoint, metrics={**figures["parts"], "foreign": figures.get("foreign", {})}
+    )
     check_interrupted()
     save_checkpoint(checkpoint, config.output)
     unfinished.discard()
-    return checkpoint
+    evaluation = replace(evaluation, checkpoint=checkpoint)
+    if not brief:
+        write_report(evaluation, config.output.with_suffix(".html"))
+    return evaluation
 
 
 def _fit(
@@ -179,27 +181,15 @@ def _fit(
     check_interrupted: Callable[[], None],
 ) -> tuple[Fitter, list[EpochSummary]]:
     """Fit epoch by epoch with a progress bar, saving the state after each."""
-    pixels = through_door(parts.fit, "fit").pixels
-    imitations = None
-    if config.fit.imitated:
-        print("imitating pictures as others might send them", flush=True)
-        imitated = imitated_inputs(
-            pixels,
-            seed=config.fit.seed,
-            processes=config.threads,
-            check_interrupted=check_interrupted,
-            name="fit",
-        )
-        # Nothing is to be learnt where the digit was lost on the way: there it stays as it was.
-        lost = imitated.flagged | (likeness(imitated.pixels, pixels) < _LEAST_LIKENESS)
-        imitations = _as_input(np.where(lost[:, None, None], pixels, imitated.pixels))
+    shown = prepare_shown(parts.fit, config, check_interrupted)
     fitter = Fitter(
         config.model,
         config.fit,
-        _as_input(pixels),
-        torch.from_numpy(parts.fit.labels),
+        shown.images,
+        shown.labels,
         device,
-        imitations=imitations,
+        imitations=shown.imitations,
+        non_digits=shown.non_digits,
     )
     history = unfinished.restore(fitter)
     if history:
@@ -208,10 +198,10 @@ def _fit(
         title = f"epoch {fitter.epoch + 1}/{config.fit.epochs}"
         steps = []
         with tqdm(total=fitter.steps_per_epoch, desc=title, disable=None, leave=False) as bar:
-            for step_nll, step_kl in fitter.run_epoch():
+            for step in fitter.run_epoch():
                 check_interrupted()
-                steps.append((step_nll, step_kl))
-                bar.set_postfix_str(f"NLL {step_nll:.3f}, KL {step_kl:,.0f} nats", refresh=False)
+                steps.append(step)
+                bar.set_postfix_str(f"NLL {step.nll:.3f}, KL {step.kl:,.0f} nats", refresh=False)
                 bar.update()
         history.append(fitter.summarise(steps))
         unfinished.save(fitter, history)
@@ -231,47 +221,13 @@ def _glance(
     """Validation error and NLL with a few draws, from a generator of its own."""
     device = next(fitter.network.parameters()).device
     generator = torch.Generator(device).manual_seed(0)
-    images = _as_input(inputs).to(device)
+    images = as_input(inputs).to(device)
     total = np.zeros((len(labels), fitter.network.config.n_classes))
     for _ in range(n_draws):
         weights = fitter.network.sample(generator)
         logits = torch.cat([fitter.network(batch, weights) for batch in torch.split(images, 1000)])
-        total += softmax(logits.cpu().numpy())
+        total += outcomes(logits.cpu().numpy(), total.shape[1]).classes
     return error_rate(total, labels), nll(total / n_draws, labels)
-
-
-def _calibrate(
-    parts: Split,
-    on_validation: PredictiveSummary,
-    on_calibration: PredictiveSummary,
-    flagged: NDArray[np.bool_],
-    config: RunConfig,
-) -> tuple[SelectiveRule, ConformalRule]:
-    """The score from the validation part, the thresholds from the calibration part.
-
-    What the door has `flagged` of the calibration part is never accepted, so it counts in no risk.
-    """
-    labels = parts.calibration.labels
-    score = choose_score(on_validation, parts.validation.labels)
-    threshold = selective_threshold(
-        np.where(flagged, np.inf, uncertainty_score(on_calibration, score)),
-        on_calibration.probability.argmax(axis=1) == labels,
-        acceptance_grid(uncertainty_score(on_validation, score)),
-        target=config.rules.target,
-        confidence=config.rules.confidence,
-    )
-    selective = SelectiveRule(
-        score=score,
-        threshold=threshold,
-        target=config.rules.target,
-        confidence=config.rules.confidence,
-        n_calibration=len(labels),
-        n_draws=config.n_draws,
-        population=config.population,
-    )
-    coverage = config.rules.coverage
-    threshold = conformal_threshold(on_calibration.probability, labels, coverage)
-    return selective, ConformalRule(coverage, threshold, len(labels))
 
 
 def _check_finite(posterior: Posterior) -> None:
@@ -307,10 +263,6 @@ def _provenance(
     }
     plain: dict[str, Any] = json.loads(json.dumps(values))
     return plain
-
-
-def _as_input(pixels: NDArray[np.uint8]) -> torch.Tensor:
-    return torch.from_numpy(pixels).float()[:, None] / 255
 
 
 def _posterior_arrays(

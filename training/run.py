@@ -18,13 +18,14 @@ from typing import Any, NoReturn
 
 import torch
 
-from model.checkpoint import SHIPPED, Checkpoint, load_checkpoint
+from model.checkpoint import SHIPPED, load_checkpoint
 from model.errors import CheckpointError
 from training.config import PRESETS, RunConfig
 from training.data import DataNotFoundError, Mnist
-from training.evaluate import format_table
+from training.evaluate import format_evaluation
 from training.options import add_data_options, add_device_option, data_source, positive
 from training.pipeline import FloorError, train
+from training.report import Evaluation
 from training.resume import UnfinishedRunError
 
 __all__ = ["main"]
@@ -50,6 +51,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=positive, help="CPU threads; decides the last bits")
     parser.add_argument("--target-risk", type=float, help="largest share of errors if accepted")
     parser.add_argument("--coverage", type=float, help="coverage of the prediction sets")
+    parser.add_argument(
+        "--brief", action="store_true", help="evaluate on the parts of the data alone; no report"
+    )
     parser.add_argument("--force", action="store_true", help="write even below a quality floor")
     parser.add_argument("--fresh", action="store_true", help="discard an unfinished run")
     return parser.parse_args(arguments)
@@ -104,9 +108,10 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
-def _report(checkpoint: Checkpoint, config: RunConfig, dataset: str) -> None:
+def _report(evaluation: Evaluation, config: RunConfig, dataset: str) -> None:
     """Say what was written, how good it is, and what a shorter run has cost."""
-    print(f"\n{format_table(checkpoint.metrics)}\n")
+    checkpoint = evaluation.checkpoint
+    print(f"\n{format_evaluation(evaluation)}\n")
     rule = checkpoint.selective
     if rule.threshold < 0:
         print(
@@ -170,10 +175,12 @@ def main(arguments: list[str] | None = None) -> int:
         dataset = options.dataset or Mnist.name
         source = data_source(dataset, options.data_dir)
         device = _device(options.device)
-        checkpoint = train(
+        evaluation = train(
             source,
             config,
             device=device,
+            data_dir=options.data_dir,
+            brief=options.brief,
             force=options.force,
             fresh=options.fresh,
             check_interrupted=interruption.check,
@@ -192,7 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         for asked, handler in before.items():
             signal.signal(asked, handler)
-    _report(checkpoint, config, dataset)
+    _report(evaluation, config, dataset)
     return 0
 
 

@@ -12,9 +12,20 @@ from tests.conftest import TINY
 
 def test_the_default_network_is_the_one_the_documents_speak_of() -> None:
     config = ModelConfig()
-    assert config.n_parameters == 416 + 4640 + 9248 + 32832 + 650
-    macs = 16 * 25 * 24**2 + 32 * 16 * 9 * 10**2 + 32 * 32 * 9 * 8**2 + 512 * 64 + 64 * 10
-    assert config.mflop_per_draw == pytest.approx(2 * macs / 1e6)
+    assert config.n_parameters == 520 + 6516 + 13_000 + 23_104 + 2570
+    macs = 20 * 25 * 24**2 + 36 * 20 * 9 * 10**2 + 40 * 36 * 9 * 8**2 + 64 * 40 * 9 * 2**2
+    assert config.mflop_per_draw == pytest.approx(2 * (macs + 256 * 10) / 1e6)
+    assert config.n_outputs == config.n_classes == 10
+
+
+def test_one_more_outcome_is_one_more_output() -> None:
+    plain, knowing = ModelConfig(), ModelConfig(not_a_digit=True)
+    assert (knowing.n_outputs, knowing.n_classes) == (11, 10)
+    assert knowing.n_parameters == plain.n_parameters + 257
+    assert BayesianCNN(knowing)(torch.zeros(1, 1, 28, 28), BayesianCNN(knowing).sample()).shape == (
+        1,
+        11,
+    )
 
 
 @pytest.mark.parametrize("config", [ModelConfig(), TINY])
@@ -54,6 +65,7 @@ def test_a_configuration_survives_json() -> None:
         lambda d: d.update(unknown=1),
         lambda d: d.update(convs=[{"channels": 3}]),
         lambda d: d.update(hidden=7),
+        lambda d: d.update(not_a_digit=1),
         lambda d: d.update(prior_scale="wide"),
         lambda d: d.update(prior_scale=float("nan")),
     ],
@@ -61,7 +73,7 @@ def test_a_configuration_survives_json() -> None:
 def test_an_unknown_configuration_is_refused(damage: Callable[[dict[str, object]], object]) -> None:
     values = TINY.to_dict()
     damage(values)
-    with pytest.raises(ValueError, match=r"architecture|prior_scale"):
+    with pytest.raises(ValueError, match=r"architecture|prior_scale|not_a_digit"):
         ModelConfig.from_dict(values)
 
 

@@ -4,6 +4,7 @@ import io
 import math
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from subprocess import run
 
@@ -14,7 +15,7 @@ from PIL import Image
 import model
 from model import Classifier, CorruptPictureError, PictureTooLargeError, RequestError, load
 from model.engine import make_engine
-from tests.conftest import drawn_seven, encoded, tiny_checkpoint
+from tests.conftest import TINY, drawn_seven, encoded, tiny_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,28 @@ def test_an_uncertain_answer_says_so(tiny: Classifier) -> None:
     lenient = tiny_checkpoint(threshold=math.log(10))
     answer = Classifier(lenient, tiny.engine).predict(drawn_seven(), level=0.5)
     assert answer.decision == "accept"
+
+
+def test_being_no_digit_is_a_number_of_its_own() -> None:
+    config = replace(TINY, not_a_digit=True)
+    checkpoint = tiny_checkpoint(config, n_draws=20)
+    rule = replace(checkpoint.selective, score="one_minus_joint_probability", threshold=0.0)
+    checkpoint = replace(checkpoint, selective=rule)
+    engine = make_engine(checkpoint.posterior, n_draws=20, device="cpu")
+    answer = Classifier(checkpoint, engine).predict(drawn_seven(), level=0.8)
+    logits = engine.logits(answer.pixels[None], 20)[:, 0].astype(float)
+    odds = np.exp(logits[:, 10]) / np.exp(logits).sum(axis=1)
+    assert answer.not_a_digit is not None
+    assert answer.not_a_digit.probability == pytest.approx(odds.mean())
+    assert answer.not_a_digit.std == pytest.approx(odds.std())
+    ends = np.quantile(odds, [0.1, 0.9])
+    assert [answer.not_a_digit.lower, answer.not_a_digit.upper] == pytest.approx(ends)
+    assert sum(entry.probability for entry in answer.classes) == pytest.approx(1)
+    assert set(answer.reasons) == {"unlike_training", "uncertain"}
+
+
+def test_a_network_without_that_outcome_says_nothing_of_it(tiny: Classifier) -> None:
+    assert tiny.predict(drawn_seven(), level=0.5).not_a_digit is None
 
 
 def test_only_the_calibrated_number_of_draws_is_called_calibrated(tiny: Classifier) -> None:

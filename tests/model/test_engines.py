@@ -24,6 +24,7 @@ SHAPES = {
     "no convolution": ModelConfig(convs=(), hidden=(20, 12)),
     "no hidden layer": ModelConfig(convs=(Conv(3, 5, pool=True),), hidden=()),
     "odd sides": ModelConfig(convs=(Conv(5, 4, pool=True), Conv(7, 3, pool=True)), hidden=(9,)),
+    "what is no digit": ModelConfig(convs=(Conv(3, 5, pool=True),), hidden=(6,), not_a_digit=True),
     "two classes": ModelConfig(convs=(Conv(4, 3), Conv(4, 3)), hidden=(8,), labels=("a", "b")),
 }
 

@@ -83,9 +83,11 @@ def layers_that_pick_their_device(patch: pytest.MonkeyPatch) -> None:
 def spread_of_logits(patch: pytest.MonkeyPatch) -> None:
     plain = uncertainty.summarise
 
-    def summarise(p: np.ndarray, level: float) -> uncertainty.PredictiveSummary:
+    def summarise(
+        p: np.ndarray, level: float, not_a_digit: np.ndarray | None = None
+    ) -> uncertainty.PredictiveSummary:
         logits = np.log(np.maximum(p, 1e-300))
-        spread = plain(p, level).__dict__ | {"std": logits.std(axis=0)}
+        spread = plain(p, level, not_a_digit).__dict__ | {"std": logits.std(axis=0)}
         return uncertainty.PredictiveSummary(**spread)
 
     patch.setattr(test_uncertainty, "summarise", summarise)

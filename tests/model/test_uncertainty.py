@@ -16,7 +16,7 @@ from model import (
     predictive_entropy,
     summarise,
 )
-from model.uncertainty import entropy, softmax
+from model.uncertainty import entropy, outcomes, softmax
 
 CERTAIN = [1.0, 0.0, 0.0, 0.0]
 OTHER = [0.0, 1.0, 0.0, 0.0]
@@ -128,3 +128,38 @@ def test_intervals_are_those_of_numpy_to_the_last_bit(n_draws: int) -> None:
     for level in (0.5, 0.8, 0.95, 0.999):
         expected = np.quantile(probabilities, [(1 - level) / 2, (1 + level) / 2], axis=0)
         assert np.array_equal(np.stack(credible_interval(probabilities, level)), expected)
+
+
+def test_one_more_output_is_the_chance_of_being_none_of_the_classes() -> None:
+    logits = np.log(np.array([[[0.6, 0.2, 0.2], [0.1, 0.3, 0.6]]]))
+    drawn = outcomes(logits, 2)
+    assert drawn.not_a_digit[0] == pytest.approx([0.2, 0.6])
+    assert drawn.classes[0] == pytest.approx(np.array([[0.75, 0.25], [0.25, 0.75]]))
+
+
+def test_without_that_output_nothing_is_none_of_the_classes() -> None:
+    logits = np.random.default_rng(0).normal(size=(3, 4, 5))
+    drawn = outcomes(logits, 5)
+    assert np.array_equal(drawn.classes, softmax(logits))
+    assert drawn.not_a_digit.shape == (3, 4)
+    assert not drawn.not_a_digit.any()
+
+
+def test_enormous_outputs_stay_probabilities() -> None:
+    drawn = outcomes(np.array([[[1e4, 0.0, -1e4], [0.0, 0.0, 1e4], [-1e4, 0.0, 1e4]]]), 2)
+    assert drawn.not_a_digit[0] == pytest.approx([0, 1, 1])
+    assert np.isfinite(drawn.classes).all()
+
+
+def test_the_summary_tells_a_strange_picture_from_an_ambiguous_one() -> None:
+    p, not_a_digit = draws([0.9, 0.1], [0.5, 0.5]), np.array([[0.2], [0.6]])
+    summary, plain = summarise(p, 0.5, not_a_digit), summarise(p, 0.5)
+    assert summary.not_a_digit == pytest.approx([0.4])
+    assert summary.not_a_digit_lower == pytest.approx([0.3])
+    assert summary.not_a_digit_upper == pytest.approx([0.5])
+    assert summary.not_a_digit_std == pytest.approx([0.2])
+    assert summary.joint_probability == pytest.approx([(0.8 * 0.9 + 0.4 * 0.5) / 2])
+    # The entropies are of the classes alone.
+    assert summary.predictive_entropy == plain.predictive_entropy
+    assert summary.mutual_information == plain.mutual_information
+    assert plain.joint_probability == pytest.approx(plain.probability.max(axis=1))

@@ -100,9 +100,13 @@ def test_the_model_states_held_out_figures_with_their_n(server: Server) -> None:
     metrics = described(server)["metrics"]
     assert metrics["test"]["n"] == 10_000
     assert 0 < metrics["test"]["error"] < 0.02
+    foreign = metrics.pop("foreign")
     for group in metrics.values():
         assert group["n"] > 0
         assert {"error", "nll", "brier_score", "calibration_error"} <= group.keys()
+    for group in foreign.values():
+        assert group["n"] > 0
+        assert {"accepted", "unlike_training", "auroc"} <= group.keys()
 
 
 def test_the_model_states_how_it_was_trained(server: Server) -> None:

@@ -22,6 +22,7 @@ FIELDS = {
     "reasons": list,
     "calibrated": bool,
     "classes": list,
+    "not_a_digit": dict,
     "uncertainty": dict,
     "prediction_set": list,
     "samples": int,
@@ -83,6 +84,11 @@ def test_every_field_has_its_type_and_range(client: httpx.Client, picture: str) 
         assert 0 <= entry["lower"] <= entry["upper"] <= 1
         assert 0 <= entry["probability"] <= 1
         assert 0 <= entry["std"] <= 0.5
+    strange = body["not_a_digit"]
+    assert set(strange) == {"probability", "lower", "upper", "std"}
+    assert 0 <= strange["lower"] <= strange["upper"] <= 1
+    assert 0 <= strange["probability"] <= 1
+    assert 0 <= strange["std"] <= 0.5
     assert set(body["uncertainty"]) == set(MEASURES)
     assert all(0 <= value <= math.log(10) for value in body["uncertainty"].values())
     assert body["prediction"] in body["prediction_set"]
@@ -186,8 +192,8 @@ def test_what_the_door_finds_odd_goes_to_a_person(client: httpx.Client) -> None:
 def test_a_picture_that_is_no_digit_asks_for_review(client: httpx.Client) -> None:
     body = ask(client, PICTURES["no digit"])
     assert body["decision"] == "review"
-    assert body["reasons"] == ["uncertain"]
-    assert len(body["prediction_set"]) > 1
+    assert "unlike_training" in body["reasons"]
+    assert body["not_a_digit"]["probability"] > 0.5
 
 
 def test_the_same_request_gives_the_same_bytes(client: httpx.Client) -> None:

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from crepes import ConformalClassifier
 from scipy.stats import binom
 
-from model import summarise
+from model import ConformalRule, summarise
+from training.answers import Answers
 from training.calibrate import (
     acceptance_grid,
     choose_score,
@@ -105,13 +107,53 @@ def test_the_grid_runs_from_strict_to_everything() -> None:
     assert grid[-1] == scores.max()
 
 
+def answered(
+    draws: np.ndarray, labels: np.ndarray | None, not_a_digit: np.ndarray | None = None
+) -> Answers:
+    n = draws.shape[1]
+    summary = summarise(draws, 0.5, not_a_digit)
+    return Answers("hand", np.zeros((n, 28, 28), np.uint8), labels, summary, np.zeros(n, bool))
+
+
 def test_the_score_that_ranks_errors_last_is_chosen() -> None:
     # Networks disagree about the wrong ones only; the right ones are ambiguous to all alike.
     right = [[0.55, 0.45], [0.55, 0.45]]
     wrong = [[0.99, 0.01], [0.21, 0.79]]
     draws = np.array([right] * 8 + [wrong] * 2).transpose(1, 0, 2)
     labels = np.array([0] * 8 + [1] * 2)
-    assert choose_score(summarise(draws, 0.5), labels) == "mutual_information"
+    assert choose_score(answered(draws, labels)) == "mutual_information"
+
+
+def test_a_score_that_lets_strange_pictures_pass_is_not_chosen() -> None:
+    # Entropy ranks the one wrong digit last, but knows nothing of the pictures that are none.
+    sure, unsure = [0.99, 0.01], [0.6, 0.4]
+    digits = answered(np.array([[sure] * 9 + [unsure]] * 2), np.array([0] * 9 + [1]))
+    alike = np.array([[[0.995, 0.005]] * 10] * 2)
+    strange = answered(alike, None, np.full((2, 10), 0.9))
+    assert choose_score(digits) == "predictive_entropy"
+    assert choose_score(digits, strange) == "one_minus_joint_probability"
+
+
+@pytest.mark.parametrize("coverage", [0.5, 0.9, 0.99, 0.999])
+@pytest.mark.parametrize("n", [9, 100, 999, 3_000])
+def test_conformal_sets_are_those_of_crepes(n: int, coverage: float) -> None:
+    """Before the top class is added; without smoothing, which would be random."""
+    rng = np.random.default_rng(n)
+    probability = rng.dirichlet([0.3] * 4, n + 500)
+    labels = np.array([rng.choice(4, p=p) for p in probability])
+    threshold = conformal_threshold(probability[:n], labels[:n], coverage)
+    ours = 1 - probability[n:] <= threshold
+    peer = ConformalClassifier()
+    peer.fit(1 - probability[np.arange(n), labels[:n]], seed=0)
+    p_values = peer.predict_p(1 - probability[n:], smoothing=False)
+    # Vovk et al. (2005): labels whose p-value exceeds 1 - coverage. (crepes' own sets hold those
+    # that equal it, too, which is as valid and a little larger.)
+    assert np.array_equal(ours, p_values > 1 - coverage + 1e-9)
+    theirs = peer.predict_set(1 - probability[n:], confidence=coverage, smoothing=False)
+    assert (ours <= np.asarray(theirs, bool)).all()
+    top = np.eye(4, dtype=bool)[probability[n:].argmax(axis=1)]
+    kept = ConformalRule(coverage, threshold, n).prediction_sets(probability[n:])
+    assert np.array_equal(kept, ours | top)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, 5.0, 99.9, float("nan")])

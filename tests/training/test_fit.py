@@ -1,6 +1,7 @@
 """The fit: the objective is right, its optimum is known, and it can be continued to the byte."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from torch.nn import functional
 
 from model import BayesianCNN, BayesianLinear
 from tests.conftest import TINY
-from training.augment import AffineAugmentation
-from training.fit import FitConfig, Fitter, learning_rate_factor
+from training.augment import Distortion
+from training.fit import FitConfig, Fitter, Step, learning_rate_factor
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -73,9 +74,81 @@ def test_nll_and_kl_are_reported_apart_and_the_elbo_adds_them_with_beta_one() ->
     fit = fitter(beta=0.1)
     steps = list(fit.run_epoch())
     summary = fit.summarise(steps)
-    assert summary.nll == pytest.approx(np.mean([nll for nll, _ in steps]))
-    assert summary.kl == steps[-1][1]
+    assert summary.nll == pytest.approx(np.mean([step.nll for step in steps]))
+    assert summary.kl == steps[-1].kl
+    assert summary.not_a_digit_nll == 0
     assert summary.negative_elbo == pytest.approx(summary.nll + summary.kl / 48)
+
+
+KNOWS_OTHERS = replace(TINY, not_a_digit=True)
+
+
+def knowing(n: int = 48, **options: object) -> Fitter:
+    settings = {"epochs": 1, "batch_size": 16, "augmentation": None, "non_digits": 8, **options}
+    others = torch.rand(12, 1, 28, 28, generator=generator(5))
+    return Fitter(
+        KNOWS_OTHERS,
+        FitConfig(**settings),  # type: ignore[arg-type]
+        *data(n),
+        torch.device("cpu"),
+        non_digits=others,
+    )
+
+
+def test_what_is_no_digit_is_one_more_outcome_that_weighs_its_share() -> None:
+    tau, step = 0.3, 1e-3
+    fit = knowing(non_digit_weight=tau, beta=0.0)
+    images, labels = data(16)
+    others = torch.rand(8, 1, 28, 28, generator=generator(6))
+    network = BayesianCNN(KNOWS_OTHERS, generator=generator(0))
+    network.load_state_dict(fit.network.state_dict())
+    noise = fit._generator.clone_state()
+
+    fit._optimizer = torch.optim.SGD(fit.network.parameters(), lr=step)  # type: ignore[assignment]
+    done = fit._step(images, labels, others)
+
+    logits = network.forward_local(torch.cat([images, others]), noise)
+    assert logits.shape == (24, 11)
+    of_digits = functional.cross_entropy(logits[:16], labels)
+    of_others = functional.cross_entropy(logits[16:], torch.full((8,), 10))
+    (of_digits + tau * of_others).backward()
+    assert done.nll + done.not_a_digit_nll == pytest.approx(
+        (of_digits + tau * of_others).item(), rel=1e-5
+    )
+    assert done.nll == pytest.approx(
+        functional.cross_entropy(logits[:16, :10], labels).item(), rel=1e-5
+    )
+    for moved, start in zip(fit.network.parameters(), network.parameters(), strict=True):
+        expected = start.detach() - step * (0 if start.grad is None else start.grad)
+        torch.testing.assert_close(moved.detach(), expected)
+
+
+def test_non_digits_say_nothing_of_the_classes() -> None:
+    """With its weight out of the way, a non-digit moves no odds between two classes."""
+    fit = knowing(non_digit_weight=1.0)
+    others = torch.rand(8, 1, 28, 28, generator=generator(6))
+    logits = fit.network.forward_local(others, generator(1)).detach().requires_grad_()
+    log_p = functional.log_softmax(logits, dim=1)
+    log_p[:, 10].sum().backward()
+    conditional = functional.softmax(logits.detach()[:, :10], dim=1)
+    assert logits.grad is not None
+    # The gradient of every class's output is the same share of its conditional probability.
+    shares = logits.grad[:, :10] / conditional
+    torch.testing.assert_close(shares, shares[:, :1].expand_as(shares))
+
+
+def test_a_network_that_is_to_know_others_must_be_shown_some() -> None:
+    settings = FitConfig(epochs=1, augmentation=None)
+    with pytest.raises(ValueError, match="must be shown some"):
+        Fitter(KNOWS_OTHERS, settings, *data(), torch.device("cpu"))
+    with pytest.raises(ValueError, match="must be shown some"):
+        Fitter(
+            KNOWS_OTHERS,
+            settings,
+            *data(),
+            torch.device("cpu"),
+            non_digits=torch.rand(2, 1, 28, 28),
+        )
 
 
 def test_without_beta_the_posterior_narrows_and_with_it_widens_towards_the_prior() -> None:
@@ -131,7 +204,7 @@ def test_the_mean_field_optimum_of_a_conjugate_linear_model() -> None:
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
     def weights(seed: int) -> torch.Tensor:
-        fit = fitter(seed=seed, augmentation=AffineAugmentation())
+        fit = fitter(seed=seed, augmentation=Distortion())
         for _ in range(2):
             list(fit.run_epoch())
         return fit.network.layers()["dense1"].weight_mean.detach()
@@ -142,18 +215,18 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
 
 def test_a_fit_leaves_the_global_generator_alone() -> None:
     state = torch.get_rng_state()
-    list(fitter(augmentation=AffineAugmentation()).run_epoch())
+    list(fitter(augmentation=Distortion()).run_epoch())
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_restored_fit_continues_to_the_byte() -> None:
-    whole = fitter(epochs=4, augmentation=AffineAugmentation())
+    whole = fitter(epochs=4, augmentation=Distortion())
     for _ in range(4):
         list(whole.run_epoch())
-    first = fitter(epochs=4, augmentation=AffineAugmentation())
+    first = fitter(epochs=4, augmentation=Distortion())
     for _ in range(2):
         list(first.run_epoch())
-    second = fitter(epochs=4, seed=99, augmentation=AffineAugmentation())
+    second = fitter(epochs=4, seed=99, augmentation=Distortion())
     second.restore({name: tensor.clone() for name, tensor in first.state().items()})
     for _ in range(2):
         list(second.run_epoch())
@@ -174,9 +247,9 @@ def marked(imitated: float, seed: int = 0) -> tuple[Fitter, list[torch.Tensor]]:
     shown: list[torch.Tensor] = []
     step = fit._step
 
-    def spy(batch: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+    def spy(batch: torch.Tensor, labels: torch.Tensor, others: torch.Tensor | None) -> Step:
         shown.append(batch.mean(dim=(1, 2, 3)))
-        return step(batch, labels)
+        return step(batch, labels, others)
 
     fit._step = spy  # type: ignore[method-assign]
     list(fit.run_epoch())
@@ -227,25 +300,25 @@ def test_the_step_size_rises_and_falls() -> None:
 def test_augmentation_moves_every_picture_differently_and_keeps_its_ink() -> None:
     images = torch.zeros(64, 1, 28, 28)
     images[:, :, 10:18, 12:16] = 1
-    moved = AffineAugmentation()(images, generator())
+    moved = Distortion()(images, generator())
     assert moved.shape == images.shape
     assert len({tuple(m.flatten().tolist()) for m in moved}) == 64
     ink = moved.sum((1, 2, 3)) / 32
     assert ink.min() > 0.7
     assert ink.max() < 1.4
-    assert torch.equal(moved, AffineAugmentation()(images, generator()))
+    assert torch.equal(moved, Distortion()(images, generator()))
 
 
 def test_augmentation_by_nothing_changes_nothing() -> None:
     images = torch.rand(3, 1, 28, 28, generator=generator())
-    same = AffineAugmentation(0, 0, 0, 0)(images, generator())
+    same = Distortion(0, 0, 0, 0)(images, generator())
     torch.testing.assert_close(same, images, atol=1e-5, rtol=0)
 
 
 def test_a_shift_is_as_large_as_stated() -> None:
     images = torch.zeros(500, 1, 28, 28)
     images[:, 0, 14, 14] = 1
-    moved = AffineAugmentation(0, 0, 0, shift_px=2)(images, generator())
+    moved = Distortion(0, 0, 0, shift_px=2)(images, generator())
     columns = (moved.sum((1, 2)) * torch.arange(28)).sum(1) / moved.sum((1, 2, 3)) - 14
     assert 1.8 < columns.abs().max() <= 2.01
     assert abs(columns.mean()) < 4 * 2 / math.sqrt(3 * 500)

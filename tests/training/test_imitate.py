@@ -77,8 +77,8 @@ def test_an_unknown_kind_is_named() -> None:
 def test_an_imitation_depends_on_seed_and_place_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     digits = np.stack([SEVEN, np.zeros_like(SEVEN), SEVEN, SEVEN])
     whole = imitated_inputs(digits, seed=5)
-    monkeypatch.setattr("training.imitate._CHUNK", 2)
-    monkeypatch.setattr("training.imitate._WORTH_PROCESSES", 1)
+    monkeypatch.setattr("training.imitate.CHUNK", 2)
+    monkeypatch.setattr("training.parallel._WORTH_PROCESSES", 1)
     in_processes = imitated_inputs(digits, seed=5, processes=2)
     np.testing.assert_array_equal(whole.pixels, in_processes.pixels)
     np.testing.assert_array_equal(whole.flagged, in_processes.flagged)
@@ -92,8 +92,8 @@ def test_an_interruption_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.imitate._CHUNK", 1)
-    monkeypatch.setattr("training.imitate._WORTH_PROCESSES", 1)
+    monkeypatch.setattr("training.imitate.CHUNK", 1)
+    monkeypatch.setattr("training.parallel._WORTH_PROCESSES", 1)
     for processes in (1, 2):
         with pytest.raises(KeyboardInterrupt):
             imitated_inputs(

@@ -21,11 +21,13 @@ def test_bars_whiskers_and_words_are_those_of_the_answer(answers: list) -> None:
     for answer, words in zip(answers, ("7, accepted", "a person should look"), strict=True):
         axes = Figure().subplots()
         draw_bars(axes, answer)
+        shown = [*answer.classes, answer.not_a_digit]  # being none stands last, and apart
+        assert [label.get_text() for label in axes.get_xticklabels()] == [*"0123456789", "none"]
         heights = [bar.get_height() for bar in axes.patches]
-        assert heights == pytest.approx([entry.probability for entry in answer.classes])
+        assert heights == pytest.approx([entry.probability for entry in shown])
         stems = np.array(axes.collections[0].get_segments())
-        assert stems[:, 0, 1] == pytest.approx([entry.lower for entry in answer.classes])
-        assert stems[:, 1, 1] == pytest.approx([entry.upper for entry in answer.classes])
+        assert stems[:, 0, 1] == pytest.approx([entry.lower for entry in shown])
+        assert stems[:, 1, 1] == pytest.approx([entry.upper for entry in shown])
         assert words in axes.get_title(loc="left")
 
 

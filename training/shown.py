@@ -1,0 +1,79 @@
+"""What a network is shown while it is fitted: digits, their imitations, and what is no digit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.config import RunConfig
+from training.data import Part, through_door
+from training.imitate import imitated_inputs, likeness
+from training.nondigits import nondigit_inputs
+
+__all__ = ["Shown", "as_input", "prepare_shown"]
+
+_LEAST_LIKENESS = 0.4  # between a digit and its imitation
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """The fit part as the network is shown it, floating point numbers in [0, 1].
+
+    Attributes:
+        images: The digits (N, 1, 28, 28).
+        labels: Their classes (N,).
+        imitations: Each digit as somebody else would send it (N, 1, 28, 28); None if not wanted.
+        non_digits: Pictures that are no digits (M, 1, 28, 28); None if not wanted.
+    """
+
+    images: Tensor
+    labels: Tensor
+    imitations: Tensor | None
+    non_digits: Tensor | None
+
+
+def prepare_shown(
+    part: Part, config: RunConfig, check_interrupted: Callable[[], None] = lambda: None
+) -> Shown:
+    """Pass the fit part through the digit door, and draw what is shown beside it.
+
+    Args:
+        part: The fit part.
+        config: What is wanted.
+        check_interrupted: Called now and then; may raise to end it.
+    """
+    pixels = through_door(part, "fit", processes=config.threads).pixels
+    imitations = non_digits = None
+    if config.fit.imitated:
+        print("imitating pictures as others might send them", flush=True)
+        imitated = imitated_inputs(
+            pixels,
+            seed=config.fit.seed,
+            processes=config.threads,
+            check_interrupted=check_interrupted,
+            name="fit",
+        )
+        # Nothing is to be learnt where the digit was lost on the way: there it stays as it was.
+        lost = imitated.flagged | (likeness(imitated.pixels, pixels) < _LEAST_LIKENESS)
+        imitations = as_input(np.where(lost[:, None, None], pixels, imitated.pixels))
+    if config.model.not_a_digit:
+        print("drawing what is no digit", flush=True)
+        drawn = nondigit_inputs(
+            pixels,
+            part.labels,
+            config.n_non_digits,
+            seed=config.fit.seed,
+            processes=config.threads,
+            check_interrupted=check_interrupted,
+            name="fit",
+        )
+        non_digits = as_input(drawn.inputs.pixels)
+    return Shown(as_input(pixels), torch.from_numpy(part.labels), imitations, non_digits)
+
+
+def as_input(pixels: NDArray[np.uint8]) -> Tensor:
+    """Pixels (N, 28, 28) as a network takes them (N, 1, 28, 28)."""
+    return torch.from_numpy(pixels).float()[:, None] / 255
