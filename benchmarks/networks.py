@@ -143,7 +143,7 @@ def _build(
         channels = c.channels
     layers.append(nn.Flatten())
     channels, side = config.last_map
-    for i, widths in enumerate(pairwise([channels * side**2, *config.hidden, config.n_classes])):
+    for i, widths in enumerate(pairwise([channels * side**2, *config.hidden, config.n_outputs])):
         if i > 0:
             layers.append(nn.ReLU())
         layers.append(linear(*widths))

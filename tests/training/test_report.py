@@ -51,7 +51,12 @@ FIGURES: dict[str, Any] = {
     "foreign_missing": ["letters"],
     "rotation": [{"angle_deg": a, "error": 0.1, "accepted": 0.8} for a in (-45, 0, 45)],
     "corruptions": {"motion_blur": {"n": 50, "error": 0.2, "accepted": 0.5, "errors_accepted": 1}},
-    "intervals": {"refitted": {"inside": 0.9123}},
+    "intervals": {
+        "level": 0.9,
+        "monte_carlo": {"all": {"n": 1234, "probability": 0.00061, "lower": 0.0028}},
+        "another": {"all": {"n": 1234, "held": 0.8765}, "unsure": {"n": 56, "held": 0.54}},
+        "refitted": {"inside": 0.9123},
+    },
 }
 TRAINING = {
     "dataset": "mnist",
@@ -236,6 +241,7 @@ def test_sections_and_their_links_stand_in_order(whole: tuple[Path, Page]) -> No
         "0.50\u00a0%", "0.37\u00a0% to 0.65\u00a0%", "0.0147",  # error, its interval, NLL
         "2 of 38 accepted answers wrong", "0.000120",
         "1 of 36", "2.778\u00a0%",  # errors at a coverage of 90 %
+        "1,234", "0.0006", "0.0028", "the 90\u00a0% interval", "87.6 %", "below 0.99", "54.0 %",
         "0.9123", "refitted: inside",  # intervals
         "Not found, and so not asked: letters.", "3.10\u00a0%", "83.00\u00a0%", "77.00\u00a0%",
         "0.9911", "2.22\u00a0% pass",  # AUROC and what passes

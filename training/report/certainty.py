@@ -8,10 +8,11 @@ from typing import Any
 
 from model.uncertainty import Floats
 from training.answers import Answers
+from training.intervals import UNSURE_BELOW
 from training.plots import plot_confidence, plot_entropy, plot_reliability, plot_risk_coverage
 from training.report.findings import Evaluation
 from training.report.page import figure, table
-from training.report.words import flat, number, percent, words
+from training.report.words import Column, flat, measured_table, number, percent, words
 
 __all__ = ["calibration", "how_sure", "when_to_accept"]
 
@@ -22,6 +23,13 @@ _ENTROPIES = {
     "mutual_information": "How much the sampled networks disagree: the part of the entropy that "
     "comes from not knowing the weights, and that grows on what was never seen.",
 }
+_INTERVAL_COLUMNS = (
+    Column("pictures", "n", "{:,}"),
+    Column("probability", "probability", "{:.4f}"),
+    Column("lower end", "lower", "{:.4f}"),
+    Column("upper end", "upper", "{:.4f}"),
+    Column("held", "held", "{:.1f} %", 100),
+)
 
 
 def how_sure(evaluation: Evaluation) -> str:
@@ -102,11 +110,39 @@ def calibration(evaluation: Evaluation) -> str:
                 "do; where they miss the line, it is not chance. Most answers are in the last bin.",
             )
         )
-    if evaluation.group("intervals"):
-        rows = flat(evaluation.group("intervals"))
-        caption = "How well the credible intervals hold"
-        blocks.append(table(caption, ["figure", "value"], rows, words=True))
+    blocks += _intervals(evaluation.group("intervals"))
     return "\n".join(blocks)
+
+
+def _intervals(found: Mapping[str, Any]) -> list[str]:
+    """How well the credible intervals hold; what is not known here by its name is listed."""
+    level = percent(found.get("level"), 0)
+    captions = {
+        "monte_carlo": "By how much the numbers of the most probable digit change, on average, "
+        "with as many other draws: the Monte Carlo error of an answer",
+        "another": f"How often the {level} interval of the most probable digit holds what an "
+        "independently trained network says. Far below that, the posterior is narrower than what "
+        "another training would change",
+    }
+    blocks = [
+        measured_table(captions[name], "answers", _by_certainty(found[name]), _INTERVAL_COLUMNS)
+        for name in captions
+        if isinstance(found.get(name), Mapping)
+    ]
+    rest = {name: value for name, value in found.items() if name not in (*captions, "level")}
+    if rest:
+        caption = "More about the credible intervals"
+        blocks.append(table(caption, ["figure", "value"], flat(rest), words=True))
+    return blocks
+
+
+def _by_certainty(rows: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    titles = {"unsure": f"unsure ones, below {UNSURE_BELOW:g}"}
+    return {
+        titles.get(name, name): values
+        for name, values in rows.items()
+        if isinstance(values, Mapping)
+    }
 
 
 def _confidences(answers: Answers) -> list[tuple[str, str, str, Callable[[Answers], Floats]]]:
