@@ -73,6 +73,8 @@ RUN pip install --no-cache-dir --constraint /build/constraints.txt \
         --requirement /build/requirements/model.txt --requirement /build/requirements/training.txt \
     && pip uninstall --yes pip
 COPY --from=package /package /usr/local/
+# The report's figures: matplotlib keeps what it knows of fonts where this user may write.
+ENV MPLCONFIGDIR=/tmp/matplotlib
 USER 10001:10001
 HEALTHCHECK NONE
 ENTRYPOINT ["python", "-m", "training.run"]

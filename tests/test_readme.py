@@ -33,14 +33,15 @@ COVERED = {
     ),
     'make evaluate ARGS="--pictures my-pictures"': "test_make_evaluates_a_folder_of_pictures",
     "make train": "the command that made the shipped weights; interrupted forms in test_run.py",
-    "make evaluate": "test_the_whole_evaluation_of_the_shipped_weights, with fewer draws",
-    'make train ARGS="--epochs 1 --brief"': (
+    "make evaluate": "test_the_whole_evaluation_of_the_shipped_weights, with fewer pictures",
+    'make train ARGS="--epochs 1 --imitated 0 --brief"': (
         "test_one_epoch_of_mnist_works_and_says_what_it_costs"
     ),
     'make train ARGS="--dataset digits"': "test_make_passes_arguments_through_to_training",
     "docker compose up": "test_up_serves_the_shipped_weights_locked_down_and_within_its_limits",
     "docker compose run --rm training": (
-        "test_training_on_mnist_in_a_mounted_folder_refreshes_the_service, with one epoch"
+        "test_training_on_mnist_in_a_mounted_folder_refreshes_the_service, with one epoch and "
+        "no imitations"
     ),
     "docker compose -f docker-compose.yml -f compose.gpu.yml up": (
         "test_the_overlay_for_a_gpu_selects_the_image_with_cuda: built and run, without a GPU"

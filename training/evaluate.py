@@ -20,25 +20,10 @@ from training.data import DataNotFoundError, Mnist, Source
 from training.evaluation import PARTS, Asker, evaluate
 from training.options import add_data_options, add_device_option, data_source, positive
 from training.pictures import ManifestError, answer_pictures, format_kinds, read_manifest
-from training.report import Evaluation, write_report
-from training.tables import format_corruptions, format_foreign, format_parts, format_rotation
+from training.report import write_report
+from training.tables import format_evaluation
 
-__all__ = ["format_evaluation", "main"]
-
-
-def format_evaluation(evaluation: Evaluation) -> str:
-    """Everything that was measured, as text."""
-    figures = evaluation.figures
-    blocks = [format_parts(figures["parts"])]
-    if figures.get("foreign"):
-        blocks.append(format_foreign(figures["foreign"]))
-    if figures.get("foreign_missing"):
-        blocks.append(f"not found and left out: {', '.join(figures['foreign_missing'])}")
-    if figures.get("rotation"):
-        blocks.append(format_rotation(figures["rotation"]))
-    if figures.get("corruptions"):
-        blocks.append(format_corruptions(figures["corruptions"]))
-    return "\n\n".join(blocks)
+__all__ = ["main"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -69,6 +54,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", choices=PARTS, help="one part of the data, and nothing else")
     parser.add_argument(
         "--brief", action="store_true", help="the parts of the data, and nothing else; no report"
+    )
+    parser.add_argument(
+        "--limit", type=positive, metavar="N", help="look at the first N pictures of each set"
     )
     parser.add_argument("--draws", type=positive, help="default: as calibrated")
     parser.add_argument(
@@ -114,6 +102,7 @@ def _evaluate_parts(checkpoint: Checkpoint, options: argparse.Namespace, n_draws
         data_dir=options.data_dir,
         parts=(options.only,) if options.only else PARTS,
         brief=options.brief or options.only is not None,
+        limit=options.limit,
         another=another,
         device=options.device,
         processes=granted_cores(),

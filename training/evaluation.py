@@ -15,10 +15,10 @@ from model.uncertainty import PredictiveSummary, outcomes, summarise
 from training.answers import Answers
 from training.data import Inputs, Part, Source, split, through_door
 from training.figures import digit_figures, foreign_figures, set_figures
+from training.findings import Evaluation
 from training.foreign import FOREIGN, find_foreign, read_foreign
 from training.imitate import imitated_inputs
 from training.intervals import coverage_of_another, monte_carlo_error
-from training.report import Evaluation
 from training.sweeps import corruption_sweep, rotation_sweep
 
 __all__ = ["PARTS", "Asker", "evaluate", "imitated_validation"]
@@ -84,6 +84,7 @@ def evaluate(
     parts: Iterable[str] = PARTS,
     known: Mapping[str, Answers] | None = None,
     brief: bool = False,
+    limit: int | None = None,
     another: Checkpoint | None = None,
     device: Device = "auto",
     processes: int = 1,
@@ -98,6 +99,7 @@ def evaluate(
         parts: Names out of `PARTS`.
         known: Answers that are already there, by part.
         brief: Whether to leave out everything but the parts.
+        limit: Most pictures of each set that are looked at; all if None.
         another: An independently trained model, to hold the intervals against.
         device: Where to ask further draws and the other model.
         processes: How many prepare pictures at once.
@@ -105,7 +107,7 @@ def evaluate(
     answers = dict(known or {})
     for name in parts:
         if name not in answers:
-            answers[name] = _answer_part(source, name, ask, processes)
+            answers[name] = _answer_part(source, name, ask, processes, limit)
     answers = {name: answers[name] for name in parts}
     selective, conformal = checkpoint.selective, checkpoint.conformal
     figures: dict[str, Any] = {
@@ -120,14 +122,14 @@ def evaluate(
         figures["sets_by_class"] = set_figures(test, conformal, config.labels)
         files = find_foreign(data_dir)
         for name, file in files.items():
-            images = read_foreign(file)
+            images = read_foreign(file)[:limit]
             nothing = Part(images, np.zeros(len(images), np.int64))
             foreign[name] = ask(through_door(nothing, name, processes=processes), None, name)
         figures["foreign"] = {
             name: foreign_figures(given, test, selective) for name, given in foreign.items()
         }
         figures["foreign_missing"] = [name for name in FOREIGN if name not in files]
-        part = source.test()
+        part = _first(source.test(), limit)
         figures["rotation"] = rotation_sweep(ask, part, selective, processes=processes)
         figures["corruptions"] = corruption_sweep(ask, part, selective, processes=processes)
         figures["intervals"] = _intervals(checkpoint, ask, test, another, device)
@@ -148,7 +150,9 @@ def imitated_validation(inputs: Inputs, processes: int = 1) -> Inputs:
     )
 
 
-def _answer_part(source: Source, name: str, ask: Asker, processes: int) -> Answers:
+def _answer_part(
+    source: Source, name: str, ask: Asker, processes: int, limit: int | None
+) -> Answers:
     if name == "test":
         part = source.test()
     else:
@@ -156,10 +160,15 @@ def _answer_part(source: Source, name: str, ask: Asker, processes: int) -> Answe
             source.train(), n_validation=source.n_validation, n_calibration=source.n_calibration
         )
         part = parts.calibration if name == "calibration" else parts.validation
+    part = _first(part, limit)
     inputs = through_door(part, name, processes=processes)
     if name == "imitated":
         inputs = imitated_validation(inputs, processes)
     return ask(inputs, part.labels, name)
+
+
+def _first(part: Part, n: int | None) -> Part:
+    return Part(part.images[:n], part.labels[:n])
 
 
 def _intervals(

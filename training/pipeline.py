@@ -24,9 +24,9 @@ from model.uncertainty import outcomes
 from training.config import RunConfig
 from training.data import SPLIT_SEED, Source, Split, split, through_door
 from training.evaluation import Asker, evaluate
+from training.findings import Evaluation
 from training.fit import EpochSummary, Fitter
 from training.metrics import error_rate, nll
-from training.report import Evaluation, write_report
 from training.resume import UnfinishedRun
 from training.rules import answer_non_digits, make_rules
 from training.shown import as_input, prepare_shown
@@ -167,6 +167,10 @@ def train(
     unfinished.discard()
     evaluation = replace(evaluation, checkpoint=checkpoint)
     if not brief:
+        # Not before it is needed: matplotlib wants a place for its cache, which a run that ends
+        # without data need not have.
+        from training.report import write_report  # noqa: PLC0415
+
         write_report(evaluation, config.output.with_suffix(".html"))
     return evaluation
 

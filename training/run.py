@@ -22,11 +22,11 @@ from model.checkpoint import SHIPPED, load_checkpoint
 from model.errors import CheckpointError
 from training.config import PRESETS, RunConfig
 from training.data import DataNotFoundError, Mnist
-from training.evaluate import format_evaluation
+from training.findings import Evaluation
 from training.options import add_data_options, add_device_option, data_source, positive
 from training.pipeline import FloorError, train
-from training.report import Evaluation
 from training.resume import UnfinishedRunError
+from training.tables import format_evaluation
 
 __all__ = ["main"]
 

@@ -1,5 +1,6 @@
 """What a network is shown while it is fitted: digits, their imitations, and what is no digit."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from training.nondigits import nondigit_inputs
 
 __all__ = ["Shown", "as_input", "prepare_shown"]
 
+_LEAST_KEPT = 0.65  # share of the non-digits drawn that are none
 _LEAST_LIKENESS = 0.4  # between a digit and its imitation
 
 
@@ -64,7 +66,7 @@ def prepare_shown(
         drawn = nondigit_inputs(
             pixels,
             part.labels,
-            config.n_non_digits,
+            _n_non_digits(len(part), config),
             seed=config.fit.seed,
             processes=config.threads,
             check_interrupted=check_interrupted,
@@ -72,6 +74,13 @@ def prepare_shown(
         )
         non_digits = as_input(drawn.inputs.pixels)
     return Shown(as_input(pixels), torch.from_numpy(part.labels), imitations, non_digits)
+
+
+def _n_non_digits(n_train: int, config: RunConfig) -> int:
+    """How many to draw: in a short run no more than are shown, since some are dropped."""
+    fit = config.fit
+    shown = fit.epochs * math.ceil(n_train / fit.batch_size) * fit.non_digits
+    return min(config.n_non_digits, math.ceil(shown / _LEAST_KEPT))
 
 
 def as_input(pixels: NDArray[np.uint8]) -> Tensor:

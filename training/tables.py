@@ -3,7 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["format_corruptions", "format_foreign", "format_parts", "format_rotation"]
+from training.findings import Evaluation
+
+__all__ = [
+    "format_corruptions",
+    "format_evaluation",
+    "format_foreign",
+    "format_parts",
+    "format_rotation",
+]
 
 Row = tuple[str, str, str, float]
 
@@ -32,6 +40,21 @@ _FOREIGN_ROWS: Sequence[Row] = (
     ("mutual information (nats)", "mutual_information", "{:.4f}", 1),
     ("times that of the test part", "mutual_information_ratio", "{:.1f}", 1),
 )
+
+
+def format_evaluation(evaluation: Evaluation) -> str:
+    """Everything that was measured, as text."""
+    figures = evaluation.figures
+    blocks = [format_parts(figures["parts"])]
+    if figures.get("foreign"):
+        blocks.append(format_foreign(figures["foreign"]))
+    if figures.get("foreign_missing"):
+        blocks.append(f"not found and left out: {', '.join(figures['foreign_missing'])}")
+    if figures.get("rotation"):
+        blocks.append(format_rotation(figures["rotation"]))
+    if figures.get("corruptions"):
+        blocks.append(format_corruptions(figures["corruptions"]))
+    return "\n\n".join(blocks)
 
 
 def format_parts(figures: Mapping[str, Mapping[str, Any]]) -> str:

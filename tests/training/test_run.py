@@ -350,7 +350,8 @@ def test_the_shipped_weights_reach_the_bar_on_the_real_test_pictures(mnist_root:
 @pytest.mark.slow
 @pytest.mark.mnist
 def test_one_epoch_of_mnist_works_and_says_what_it_costs(mnist_root: Path, tmp_path: Path) -> None:
-    result = train(tmp_path, "--epochs", 1, "--data-dir", mnist_root, "--brief")
+    hasty = ("--epochs", 1, "--imitated", 0, "--brief")
+    result = train(tmp_path, *hasty, "--data-dir", mnist_root)
     assert (tmp_path / "checkpoints" / "digits.safetensors").exists()
     assert re.search(
         r"A short run, 1 of the usual \d+ epochs: validation error [\d.]+ %, where the shipped "
@@ -366,14 +367,14 @@ def test_one_epoch_of_mnist_works_and_says_what_it_costs(mnist_root: Path, tmp_p
 @pytest.mark.slow
 @pytest.mark.mnist
 def test_the_whole_evaluation_of_the_shipped_weights(mnist_root: Path, tmp_path: Path) -> None:
-    """With ten draws instead of a hundred: a minute instead of ten."""
-    options = ("--data-dir", mnist_root, "--draws", 10, "--another", SHIPPED)
+    """With few pictures and draws: seconds instead of ten minutes."""
+    options = ("--data-dir", mnist_root, "--limit", 300, "--draws", 20, "--another", SHIPPED)
     result = called(evaluate.main, tmp_path, *options)
     assert result.returncode == 0, result.stderr
     for part in ("AUROC", "canny edges", "turned by", "the report, with its pictures: report.html"):
         assert part in result.stdout
     figures = json.loads((tmp_path / "report.json").read_text())
-    assert figures["parts"]["test"]["n"] == 10_000
+    assert {part["n"] for part in figures["parts"].values()} == {300}
     assert figures["intervals"]["another"]["all"]["held"] > 0.9  # held against itself
     named = set(figures["foreign"]) | set(figures["foreign_missing"])
     assert named == {"Fashion-MNIST", "notMNIST", "KMNIST"}

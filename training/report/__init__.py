@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from model.checkpoint import write_atomically
+from training.findings import Evaluation
 from training.report import answers, beyond, certainty, origin
-from training.report.findings import Evaluation
 from training.report.page import cards, paragraph, section, whole_page
 from training.report.words import interval, number, percent
 

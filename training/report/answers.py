@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from training.answers import Answers
+from training.findings import Evaluation
 from training.plots import plot_confusion, plot_digit_answers
-from training.report.findings import Evaluation
 from training.report.page import figure, paragraph, table
 from training.report.words import (
     NBSP,

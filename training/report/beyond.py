@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from training.findings import Evaluation
 from training.plots import plot_confidence, plot_corruptions, plot_digit_answers, plot_rotation
-from training.report.findings import Evaluation
 from training.report.page import details, figure, paragraph, table
 from training.report.words import (
     NBSP,

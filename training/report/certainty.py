@@ -8,9 +8,9 @@ from typing import Any
 
 from model.uncertainty import Floats
 from training.answers import Answers
+from training.findings import Evaluation
 from training.intervals import UNSURE_BELOW
 from training.plots import plot_confidence, plot_entropy, plot_reliability, plot_risk_coverage
-from training.report.findings import Evaluation
 from training.report.page import figure, table
 from training.report.words import Column, flat, measured_table, number, percent, words
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from training.findings import Evaluation
 from training.plots import plot_training
-from training.report.findings import Evaluation
 from training.report.page import code, details, figure, paragraph, table
 from training.report.words import NOT_KNOWN, SCORES, flat, number, words
 
