@@ -152,7 +152,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_make_passes_arguments_through_to_training(tmp_path: Path) -> None:
     output = tmp_path / "x.safetensors"
-    made = make("train", f"ARGS=--dataset digits --epochs 2 --force --output {output}")
+    made = make("train", f"ARGS=--dataset digits --epochs 2 --brief --force --output {output}")
     assert "A short run, 2 of the usual" in made.stdout
     assert output.exists()
 
