@@ -23,7 +23,7 @@ from model.posterior import Posterior
 from training.config import PRESETS
 from training.data import Inputs, Mnist, Part, split, through_door
 from training.evaluation import Asker, imitated_validation
-from training.fit import FitConfig, Fitter
+from training.fit import FitConfig, Fitter, new_network
 from training.metrics import error_rate, nll
 
 __all__ = ["deslanted", "main"]
@@ -97,7 +97,13 @@ def _prepared(pixels: np.ndarray, *, deslants: bool) -> np.ndarray:
 def _fitted(pixels: np.ndarray, labels: np.ndarray, config: FitConfig, name: str) -> Posterior:
     torch.set_num_threads(_PRESET.threads)
     images = torch.from_numpy(pixels).float()[:, None] / 255
-    fitter = Fitter(_MODEL, config, images, torch.from_numpy(labels), torch.device("cpu"))
+    fitter = Fitter(
+        new_network(_MODEL, config),
+        config,
+        images,
+        torch.from_numpy(labels),
+        torch.device("cpu"),
+    )
     steps = config.epochs * fitter.steps_per_epoch
     with tqdm(total=steps, desc=name, unit="step", disable=None, leave=False) as bar:
         for _ in range(config.epochs):

@@ -137,10 +137,14 @@ def _build(
     layers: list[nn.Module] = []
     channels = 1
     for c in config.convs:
+        if c.padding:
+            layers.append(nn.ZeroPad2d(c.padding))
         layers += [conv(channels, c.channels, c.kernel), nn.ReLU()]
         if c.pool:
             layers.append(nn.MaxPool2d(2))
         channels = c.channels
+    if config.global_mean:
+        layers.append(nn.AdaptiveAvgPool2d(1))
     layers.append(nn.Flatten())
     channels, side = config.last_map
     for i, widths in enumerate(pairwise([channels * side**2, *config.hidden, config.n_outputs])):

@@ -22,7 +22,7 @@ from benchmarks.networks import LIBRARIES, has, library_versions
 from benchmarks.pictures import examples, find_mnist, test_inputs
 from benchmarks.report import format_table, write_json
 from benchmarks.speed import N_DRAWS, compare, fewer_draws
-from model.architecture import ModelConfig
+from model.architecture import DIGIT_READER
 from model.checkpoint import SHIPPED, load_checkpoint
 from model.network import BayesianCNN
 from model.posterior import Posterior
@@ -76,12 +76,9 @@ def _speed(shipped: Posterior, *, quick: bool) -> dict[str, Any]:
 
 def _networks(shipped: Posterior) -> dict[str, Posterior]:
     """The reference network, and the shipped one if that is another."""
-    reference = ModelConfig()
-    # The prior does not change what is computed, and one more output hardly does.
-    same = replace(
-        shipped.config, prior_scale=reference.prior_scale, not_a_digit=reference.not_a_digit
-    )
-    if same == reference:
+    reference = DIGIT_READER
+    # The prior does not change what is computed.
+    if replace(shipped.config, prior_scale=reference.prior_scale) == reference:
         return {"reference network, shipped weights": shipped}
     network = BayesianCNN(reference, generator=torch.Generator().manual_seed(0))
     mean, scale = (

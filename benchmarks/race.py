@@ -11,10 +11,10 @@ from tqdm import tqdm
 from benchmarks.fits import Fit, bayesian_torch_fit, deterministic_fit
 from benchmarks.networks import has
 from benchmarks.report import Row
-from model.architecture import ModelConfig
+from model.architecture import DIGIT_READER
 from training.config import PRESETS
 from training.data import Mnist
-from training.fit import Fitter
+from training.fit import Fitter, new_network
 
 __all__ = ["TARGET", "race"]
 
@@ -93,8 +93,8 @@ def _racers(train: Pictures, epochs: int) -> list[_Racer]:
     preset = PRESETS[Mnist.name]
     config = replace(preset.fit, epochs=epochs, imitated=0.0)  # all see the same pictures
     torch.manual_seed(config.seed)  # the others' initial weights, and bayesian-torch's noise
-    model, n_draws = ModelConfig(), preset.validation_draws
-    ours = Fitter(model, config, *train, torch.device("cpu"))
+    model, n_draws = replace(DIGIT_READER, not_a_digit=False), preset.validation_draws
+    ours = Fitter(new_network(model, config), config, *train, torch.device("cpu"))
 
     def one_draw(x: Tensor) -> Tensor:
         return ours.network.forward(x, ours.network.sample())

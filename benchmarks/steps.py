@@ -13,10 +13,10 @@ from tqdm import tqdm
 from benchmarks.fits import Fit, bayesian_torch_fit, deterministic_fit
 from benchmarks.networks import has
 from benchmarks.report import Row
-from model.architecture import ModelConfig
+from model.architecture import DIGIT_READER
 from training.config import PRESETS
 from training.data import Mnist
-from training.fit import FitConfig, Fitter
+from training.fit import FitConfig, Fitter, new_network
 
 __all__ = ["step_rows"]
 
@@ -64,9 +64,11 @@ def step_rows(images: Tensor, labels: Tensor, *, rounds: int) -> list[Row]:
 
 
 def _fits(config: FitConfig, images: Tensor, labels: Tensor) -> dict[str, Fit]:
-    model = ModelConfig()
+    model = replace(DIGIT_READER, not_a_digit=False)
     fits: dict[str, Fit] = {
-        "Bayesian, this project": Fitter(model, config, images, labels, torch.device("cpu")),
+        "Bayesian, this project": Fitter(
+            new_network(model, config), config, images, labels, torch.device("cpu")
+        ),
         _DETERMINISTIC: deterministic_fit(model, config, images, labels),
     }
     if has("bayesian_torch"):

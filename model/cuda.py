@@ -74,10 +74,13 @@ class CudaEngine:
             kernel, bias = self._layer(f"conv{i}", n_draws)
             # The first sees one picture; afterwards each draw has its own maps, as a group.
             groups = 1 if i == 1 else n_draws
-            x = functional.conv2d(x, kernel.flatten(0, 1), bias.flatten(), groups=groups)
+            stacked = kernel.flatten(0, 1), bias.flatten()
+            x = functional.conv2d(x, *stacked, padding=conv.padding, groups=groups)
             x = functional.relu(x)
             if conv.pool:
                 x = functional.max_pool2d(x, 2)
+        if self._config.global_mean:
+            x = x.mean(dim=(2, 3))
         n_maps = n_draws if self._config.convs else 1
         h = x.reshape(len(x), n_maps, -1).transpose(0, 1).expand(n_draws, -1, -1)
         n_dense = len(self._config.hidden) + 1

@@ -184,10 +184,18 @@ class _Block:
         config = self._config
         for i, conv in enumerate(config.convs, 1):
             kernel = weights[f"conv{i}.weight"]
-            self._layer(f"conv{i}", kernel, weights[f"conv{i}.bias"], 1 if i == 1 else size)
+            self._layer(
+                f"conv{i}",
+                kernel,
+                weights[f"conv{i}.bias"],
+                1 if i == 1 else size,
+                pads=[conv.padding] * 4,
+            )
             self._node("Relu")
             if conv.pool:
                 self._node("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+        if config.global_mean:
+            self._node("GlobalAveragePool")
         _, side = config.last_map
         n_dense = len(config.hidden) + 1
         for i in range(1, n_dense + 1):
@@ -235,10 +243,13 @@ class _Block:
             ),
         ]
 
-    def _layer(self, name: str, kernel: Floats, bias: Floats, groups: int) -> None:
+    def _layer(
+        self, name: str, kernel: Floats, bias: Floats, groups: int, **attributes: Any
+    ) -> None:
         """A convolution of all draws: kernels (S, out, in, k, k) as (S · out, in, k, k)."""
         stacked = self._constant(f"{name}.weight", kernel.reshape(-1, *kernel.shape[2:]))
-        self._node("Conv", stacked, self._constant(f"{name}.bias", bias.reshape(-1)), group=groups)
+        added = self._constant(f"{name}.bias", bias.reshape(-1))
+        self._node("Conv", stacked, added, group=groups, **attributes)
 
     def _constant(self, name: str, values: Floats) -> str:
         name = f"{self._prefix}.{name}"

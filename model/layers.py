@@ -194,19 +194,20 @@ class BayesianLinear(_BayesianAffine):
 
 
 class BayesianConv2d(_BayesianAffine):
-    """A 2-D convolution without padding, with a Gaussian posterior for each weight and bias.
+    """A 2-D convolution with a Gaussian posterior for each weight and bias.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Side of the square kernel in pixels.
+        padding: Zeros laid around the input, in pixels.
         prior_scale: Standard deviation of the prior N(0, prior_scale²).
         initial_scale: Standard deviation of the posterior at the start.
         generator: Source of the initial means; the global one if None.
 
     Shapes:
-        `forward` and `forward_local` map (B, in_channels, H, W) to
-        (B, out_channels, H - kernel_size + 1, W - kernel_size + 1).
+        `forward` and `forward_local` map (B, in_channels, H, W) to (B, out_channels, H', W') with
+        H' = H + 2 · padding - kernel_size + 1, and W' likewise.
     """
 
     def __init__(
@@ -215,6 +216,7 @@ class BayesianConv2d(_BayesianAffine):
         out_channels: int,
         kernel_size: int,
         *,
+        padding: int = 0,
         prior_scale: float = 0.1,
         initial_scale: float = 0.02,
         generator: torch.Generator | None = None,
@@ -226,9 +228,10 @@ class BayesianConv2d(_BayesianAffine):
             initial_scale=initial_scale,
             generator=generator,
         )
+        self._padding = padding
 
     def _affine(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return functional.conv2d(x, weight, bias)
+        return functional.conv2d(x, weight, bias, padding=self._padding)
 
 
 class _GaussianSample(torch.autograd.Function):

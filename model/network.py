@@ -19,8 +19,9 @@ Weights = Mapping[str, AffineWeights]
 class BayesianCNN(nn.Module):
     """A convolutional network in which every weight and bias is Bayesian.
 
-    Convolutions with ReLU and optional 2×2 max-pooling, then fully connected layers. The layers
-    are `conv1`, `conv2`, …, `dense1`, …, the names of `ModelConfig.parameter_shapes`.
+    Convolutions with ReLU and optional 2×2 max-pooling, optionally the mean over all places, then
+    fully connected layers. The layers are `conv1`, `conv2`, …, `dense1`, …, the names of
+    `ModelConfig.parameter_shapes`.
 
     Args:
         config: Architecture and prior.
@@ -45,7 +46,10 @@ class BayesianCNN(nn.Module):
             options = {"prior_scale": config.prior_scale, "initial_scale": initial_scale}
             made: Layer
             if layer.startswith("conv"):
-                made = BayesianConv2d(shape[1], shape[0], shape[2], generator=generator, **options)
+                padding = config.convs[int(layer.removeprefix("conv")) - 1].padding
+                made = BayesianConv2d(
+                    shape[1], shape[0], shape[2], padding=padding, generator=generator, **options
+                )
             else:
                 made = BayesianLinear(shape[1], shape[0], generator=generator, **options)
             self.add_module(layer, made)
@@ -103,6 +107,8 @@ class BayesianCNN(nn.Module):
             x = functional.relu(apply(name, layers[name], x))
             if conv.pool:
                 x = functional.max_pool2d(x, 2)
+        if self.config.global_mean:
+            x = x.mean(dim=(2, 3))
         x = x.flatten(1)
         n_dense = len(self.config.hidden) + 1
         for i in range(1, n_dense + 1):

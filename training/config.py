@@ -1,9 +1,9 @@
 """What a training run does unless told otherwise, for each data set."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from model.architecture import Conv, ModelConfig
+from model.architecture import DIGIT_READER, Conv, ModelConfig
 from training.augment import Distortion
 from training.data import Digits, Mnist
 from training.fit import FitConfig
@@ -47,10 +47,10 @@ class RunConfig:
 
     output: Path
     population: str
+    model: ModelConfig
     fit: FitConfig
     rules: RuleConfig
     least_accuracy: float
-    model: ModelConfig = field(default_factory=ModelConfig)
     n_draws: int = 100
     n_non_digits: int = 60_000
     draw_seed: int = 20260101
@@ -63,17 +63,19 @@ PRESETS = {
         output=Path("checkpoints/digits.safetensors"),
         population="MNIST training pictures held aside from fitting, through the digit door",
         fit=FitConfig(
-            epochs=40,
+            epochs=36,
             beta=0.02,
             learning_rate=4e-3,
             augmentation=Distortion(elastic_px=0.7),
             imitated=0.25,
             non_digits=64,
             non_digit_weight=0.1,
+            expected_non_digits=0.01,
+            hard_share=0.75,
         ),
         rules=RuleConfig(target=0.001, confidence=0.95, coverage=0.999),
         least_accuracy=0.95,
-        model=ModelConfig(not_a_digit=True),
+        model=DIGIT_READER,
     ),
     # Its own output: a network of 800 small pictures must not take the place of the real one.
     Digits.name: RunConfig(

@@ -2,7 +2,8 @@
 
 Each control has the architecture, the pictures, the distortions, the prior and the epochs of the
 Bayesian network; its strength of the prior, or its dropout, is chosen on the validation part from a
-few, as the Bayesian network's β was. Each chooses its score and calibrates its threshold by itself.
+few short fits, as the Bayesian network's β was. Each chooses its score and calibrates its threshold
+by itself.
 
 - `deterministic`: one value for each weight (MAP), and the same with its temperature fitted.
 - `MC dropout`: fitted with dropout, asked with it as often as the Bayesian network.
@@ -12,7 +13,7 @@ few, as the Bayesian network's β was. Each chooses its score and calibrates its
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from training.config import PRESETS, RunConfig
 from training.data import DataNotFoundError, Inputs, Mnist, Part, split, through_door
 from training.evaluation import Asker
 from training.figures import digit_figures, foreign_figures
-from training.fit import NetworkFitter
+from training.fit import Fitter, at_expected_odds
 from training.foreign import FOREIGN, find_foreign, read_foreign
 from training.metrics import nll
 from training.options import add_data_options, positive
@@ -47,6 +48,7 @@ from training.tables import format_foreign, format_parts
 __all__ = ["main"]
 
 _BETAS = (0.02, 0.1, 0.5)
+_TUNING_EPOCHS = 12  # as many as the Bayesian network was tuned with
 _DROPOUTS = (0.05, 0.1, 0.2)
 _QUICK_NON_DIGITS = 2_000
 _SEED_OF_MASKS = 20260104
@@ -100,24 +102,32 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         source.train(), n_validation=source.n_validation, n_calibration=source.n_calibration
     )
     if options.quick:
-        parts = replace(parts, **{name: _first(getattr(parts, name), 1000) for name in vars(parts)})
+        parts = replace(parts, **{name: getattr(parts, name).first(1000) for name in vars(parts)})
     shown = prepare_shown(parts.fit, config)
     validation = through_door(parts.validation, "validation", processes=config.threads)
     betas, rates = (_BETAS[:1], _DROPOUTS[:1]) if options.quick else (_BETAS, _DROPOUTS)
 
-    tuned, beta = _best(
-        [(_fit(shown, config, beta=b), b) for b in betas], validation, parts.validation.labels
-    )
-    members = [
-        tuned.arrays(),
-        *(_fit(shown, config, beta=beta, seed=seed).arrays() for seed in range(1, options.members)),
-    ]
-    dropped, rate = _best(
-        [(_fit(shown, config, beta=beta, dropout=r), r) for r in rates],
+    brief = min(_TUNING_EPOCHS, config.fit.epochs)
+    short = replace(config, fit=replace(config.fit, epochs=brief))
+    labels = parts.validation.labels
+    beta = _best(betas, lambda b: _fit(shown, short, beta=b), validation, labels)
+    rate = _best(
+        rates,
+        lambda r: _fit(shown, short, beta=beta, dropout=r),
         validation,
-        parts.validation.labels,
+        labels,
         n_draws=config.n_draws,
     )
+    members = [
+        at_expected_odds(
+            _fit(shown, config, beta=beta, seed=seed).arrays(), config.model, config.fit
+        )
+        for seed in range(options.members)
+    ]
+    dropped = dropout_members(
+        _fit(shown, config, beta=beta, dropout=rate), config.n_draws, seed=_SEED_OF_MASKS
+    )
+    thinned = [at_expected_odds(one, config.model, config.fit) for one in dropped.networks]
     alone = Members(config.model, members[:1])
     temperature = _temperature(alone, validation, parts.validation.labels)
     print(f"chosen: prior × {beta:g}, dropout {rate:g}, temperature {temperature:.3f}")
@@ -126,7 +136,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         ("Bayesian", checkpoint.posterior, n),
         ("deterministic", alone, 1),
         ("with temperature", Members(config.model, [_cooled(members[0], temperature)]), 1),
-        ("MC dropout", dropout_members(dropped, n, seed=_SEED_OF_MASKS), n),
+        ("MC dropout", Members(config.model, thinned), n),
         (f"ensemble of {len(members)}", Members(config.model, members), len(members)),
     ]
     held = _Held(
@@ -142,7 +152,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     }
     # Every choice has been made: only now are the test part and foreign sets opened.
     test = source.test()
-    held.parts["test"] = _prepared(_first(test, 1000) if options.quick else test, "test", config)
+    held.parts["test"] = _prepared(test.first(1000 if options.quick else None), "test", config)
     files = find_foreign(options.data_dir)
     for name, file in files.items():
         images = read_foreign(file)[: 500 if options.quick else None]
@@ -169,7 +179,7 @@ def _fit(
     """A network with one value for each weight, fitted as the Bayesian one is."""
     fit = replace(config.fit, beta=beta, seed=seed)
     network = PlainCNN(config.model, dropout=dropout, generator=torch.Generator().manual_seed(seed))
-    fitter = NetworkFitter(
+    fitter = Fitter(
         network,
         fit,
         shown.images,
@@ -190,21 +200,24 @@ def _fit(
 
 
 def _best(
-    fitted: Sequence[tuple[PlainCNN, float]],
+    settings: Sequence[float],
+    fit: Callable[[float], PlainCNN],
     validation: Inputs,
     labels: NDArray[np.int64],
     n_draws: int = 1,
-) -> tuple[PlainCNN, float]:
-    """The one with the smallest validation NLL, and its setting."""
+) -> float:
+    """The setting whose network has the smallest validation NLL; no fit if there is no choice."""
+    if len(settings) == 1:
+        return settings[0]
 
-    def quality(entry: tuple[PlainCNN, float]) -> float:
-        members = dropout_members(entry[0], n_draws, seed=_SEED_OF_MASKS)
+    def quality(setting: float) -> float:
+        members = dropout_members(fit(setting), n_draws, seed=_SEED_OF_MASKS)
         ask = Asker(EnsembleEngine(members, n_draws=n_draws), n_draws)
         value = nll(ask(validation, labels, "validation").summary.probability, labels)
-        print(f"setting {entry[1]:g}: validation NLL {value:.4f}", flush=True)
+        print(f"setting {setting:g}: validation NLL {value:.4f}", flush=True)
         return value
 
-    return min(fitted, key=quality)
+    return min(settings, key=quality)
 
 
 def _temperature(networks: Networks, validation: Inputs, labels: NDArray[np.int64]) -> float:
@@ -274,10 +287,6 @@ def _engine(networks: Networks, n_networks: int) -> Engine:
 
 def _prepared(part: Part, name: str, config: RunConfig) -> tuple[Inputs, NDArray[np.int64]]:
     return through_door(part, name, processes=config.threads), part.labels
-
-
-def _first(part: Part, n: int) -> Part:
-    return Part(part.images[:n], part.labels[:n])
 
 
 if __name__ == "__main__":

@@ -55,6 +55,10 @@ class Part:
         """Number of pictures."""
         return len(self.labels)
 
+    def first(self, n: int | None) -> "Part":
+        """The first `n` pictures; all if None."""
+        return Part(self.images[:n], self.labels[:n])
+
     def sha256(self) -> str:
         """Hash of pictures and classes, for the record of what was trained on."""
         sha = hashlib.sha256()

@@ -129,7 +129,7 @@ def evaluate(
             name: foreign_figures(given, test, selective) for name, given in foreign.items()
         }
         figures["foreign_missing"] = [name for name in FOREIGN if name not in files]
-        part = _first(source.test(), limit)
+        part = source.test().first(limit)
         figures["rotation"] = rotation_sweep(ask, part, selective, processes=processes)
         figures["corruptions"] = corruption_sweep(ask, part, selective, processes=processes)
         figures["intervals"] = _intervals(checkpoint, ask, test, another, device)
@@ -160,15 +160,11 @@ def _answer_part(
             source.train(), n_validation=source.n_validation, n_calibration=source.n_calibration
         )
         part = parts.calibration if name == "calibration" else parts.validation
-    part = _first(part, limit)
+    part = part.first(limit)
     inputs = through_door(part, name, processes=processes)
     if name == "imitated":
         inputs = imitated_validation(inputs, processes)
     return ask(inputs, part.labels, name)
-
-
-def _first(part: Part, n: int | None) -> Part:
-    return Part(part.images[:n], part.labels[:n])
 
 
 def _intervals(

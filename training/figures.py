@@ -1,5 +1,6 @@
 """What is said in numbers about the answers for a set of pictures, as plain JSON values."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,16 @@ def set_figures(
     return result
 
 
+def _accepting(digits: Answers, selective: SelectiveRule, share: float) -> SelectiveRule:
+    """The rule with the threshold that accepts this share of these digits.
+
+    A share can be compared between networks whose own thresholds accept more or fewer.
+    """
+    scores = uncertainty_score(digits.summary, selective.score)
+    kept = np.where(digits.flagged, np.inf, scores)
+    return replace(selective, threshold=float(np.quantile(kept, share, method="inverted_cdf")))
+
+
 def foreign_figures(answers: Answers, inside: Answers, selective: SelectiveRule) -> dict[str, Any]:
     """Figures of pictures that are no digits, against pictures that are.
 
@@ -125,6 +136,7 @@ def foreign_figures(answers: Answers, inside: Answers, selective: SelectiveRule)
             what AUROC and FPR are about.
     """
     taken = accepted(answers, selective)
+    strict = _accepting(inside, selective, 0.97)
     reasons = selective.reasons(answers.summary)
     rejected = np.flatnonzero(~taken)
     unlike = sum("unlike_training" in reasons[i] for i in rejected)
@@ -139,6 +151,7 @@ def foreign_figures(answers: Answers, inside: Answers, selective: SelectiveRule)
         "n": len(answers),
         "flagged": float(answers.flagged.mean()),
         "accepted": float(taken.mean()),
+        "accepted_where_97_of_digits_are": float(accepted(answers, strict).mean()),
         "unlike_training": float(unlike / len(rejected)) if len(rejected) else 0.0,
         "predictive_entropy": float(answers.summary.predictive_entropy.mean()),
         "mutual_information": float(answers.summary.mutual_information.mean()),

@@ -16,6 +16,13 @@ a digit, as if so many had come with each digit:
 
 Non-digits say nothing about the classes given that it is a digit: what the networks say of those is
 not taught to be flat where they know nothing, so their disagreement stays what it is.
+
+Most non-digits are soon told with ease and teach nothing more. So a share of them is drawn in
+proportion to their negative log-likelihood when last shown, which costs no further computation.
+
+Source of that: Loshchilov and Hutter (2016), "Online Batch Selection for Faster Training of Neural
+Networks"; for non-members, Chen et al. (2021), "ATOM: Robustifying Out-of-Distribution Detection
+Using Outlier Mining".
 """
 
 import math
@@ -25,6 +32,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -37,10 +45,13 @@ __all__ = [
     "FitConfig",
     "Fittable",
     "Fitter",
-    "NetworkFitter",
     "Step",
+    "at_expected_odds",
     "learning_rate_factor",
+    "new_network",
 ]
+
+_EASIEST = 0.01  # nats; keeps what is told with ease from never being shown again
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,11 @@ class FitConfig:
             epoch, in [0, 1].
         non_digits: How many non-digits (`training.nondigits`) are shown beside each batch.
         non_digit_weight: τ, how many non-digits are to count for each digit.
+        expected_non_digits: How many non-digits come with each digit where the model is used; after
+            the fit the odds of the outcome are moved there from τ (`at_expected_odds`). None
+            leaves them.
+        hard_share: Share of the non-digits that is drawn by how badly they were told when last
+            shown, in [0, 1]; the others are drawn with equal chance.
     """
 
     epochs: int
@@ -73,6 +89,8 @@ class FitConfig:
     imitated: float = 0.0
     non_digits: int = 0
     non_digit_weight: float = 0.0
+    expected_non_digits: float | None = None
+    hard_share: float = 0.0
 
 
 class Step(NamedTuple):
@@ -138,7 +156,7 @@ class Fittable(Protocol):
 N = TypeVar("N", bound=Fittable)
 
 
-class NetworkFitter(Generic[N]):
+class Fitter(Generic[N]):
     """A fit in progress: the network, Adam's moments, the random state and the epoch count.
 
     Its whole state is a flat mapping of tensors (`state`), so an interrupted fit continues
@@ -184,6 +202,12 @@ class NetworkFitter(Generic[N]):
         self._images, self._labels = images.to(device), labels.to(device)
         self._imitations = imitations.to(device) if imitations is not None else None
         self._non_digits = non_digits.to(device) if knows and non_digits is not None else None
+        # Until a non-digit has been shown it counts as one of which nothing is known.
+        self._hardness = torch.full(
+            (0 if self._non_digits is None else len(self._non_digits),),
+            math.log(network.config.n_outputs),
+            device=device,
+        )
         self._generator = torch.Generator(device).manual_seed(config.seed)
         self._optimizer = torch.optim.Adam(
             [parameter for _, parameter in network.named_parameters()],
@@ -213,7 +237,7 @@ class NetworkFitter(Generic[N]):
             done = (self.epoch * self.steps_per_epoch + i + 1) / (total_steps + 1)
             for group in self._optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * learning_rate_factor(done, warmup)
-            yield self._step(self._shown(batch), self._labels[batch], self._others())
+            yield self._step(self._shown(batch), self._labels[batch], self._chosen())
         self.epoch += 1
 
     def summarise(self, steps: list[Step]) -> EpochSummary:
@@ -224,7 +248,11 @@ class NetworkFitter(Generic[N]):
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a later `restore` needs, as CPU tensors by name."""
-        tensors = {"epoch": torch.tensor(self.epoch), "generator": self._generator.get_state()}
+        tensors = {
+            "epoch": torch.tensor(self.epoch),
+            "generator": self._generator.get_state(),
+            "hardness": self._hardness.cpu(),
+        }
         for name, parameter in self.network.named_parameters():
             tensors[f"parameter.{name}"] = parameter.detach().cpu()
             moments = self._optimizer.state.get(parameter, {})
@@ -254,6 +282,12 @@ class NetworkFitter(Generic[N]):
                 key: value.clone() if key == "step" else value.to(parameter.device, copy=True)
                 for key, value in moments.items()
             }
+        if state["hardness"].shape != self._hardness.shape:
+            raise ValueError(
+                f"the state knows {len(state['hardness'])} non-digits, there are "
+                f"{len(self._hardness)}"
+            )
+        self._hardness = state["hardness"].to(self._hardness.device, copy=True)
         self._generator.set_state(state["generator"])
         self.epoch = int(state["epoch"])
 
@@ -266,32 +300,38 @@ class NetworkFitter(Generic[N]):
         imitated = (chance < self.config.imitated)[:, None, None, None]
         return torch.where(imitated, self._imitations[batch], images)
 
-    def _others(self) -> Tensor | None:
-        """The non-digits to be shown beside a batch."""
+    def _chosen(self) -> Tensor | None:
+        """Which non-digits are to be shown beside a batch, the hard ones first."""
         if self._non_digits is None:
             return None
-        which = torch.randint(
+        n_hard = round(self.config.hard_share * self.config.non_digits)
+        chosen = torch.randint(
             len(self._non_digits),
-            (self.config.non_digits,),
+            (self.config.non_digits - n_hard,),
             generator=self._generator,
             device=self._non_digits.device,
         )
-        return self._non_digits[which]
+        if n_hard:
+            hard = torch.multinomial(self._hardness, n_hard, generator=self._generator)
+            chosen = torch.cat([hard, chosen])
+        return chosen
 
-    def _step(self, images: Tensor, labels: Tensor, others: Tensor | None = None) -> Step:
-        shown = images if others is None else torch.cat([images, others])
+    def _step(self, images: Tensor, labels: Tensor, chosen: Tensor | None = None) -> Step:
+        shown = images
+        if chosen is not None and self._non_digits is not None:
+            shown = torch.cat([images, self._non_digits[chosen]])
         if self.config.augmentation is not None:
             shown = self.config.augmentation(shown, self._generator)
         logits = self.network.forward_local(shown, self._generator)
         n_digits, n_classes = len(labels), self.network.config.n_classes
         nll = functional.cross_entropy(logits[:n_digits, :n_classes], labels)
         other_nll = torch.zeros_like(nll)
-        if others is not None:
+        if chosen is not None:
             log_p = functional.log_softmax(logits, dim=1)
             is_digit = log_p[:n_digits, :n_classes].logsumexp(dim=1)
-            other_nll = (
-                -is_digit.mean() - self.config.non_digit_weight * log_p[n_digits:, n_classes].mean()
-            )
+            each = -log_p[n_digits:, n_classes]
+            other_nll = self.config.non_digit_weight * each.mean() - is_digit.mean()
+            self._hardness[chosen] = each.detach().clamp_min(_EASIEST)
         kl = self.network.kl_divergence()
         loss = nll + other_nll + self.config.beta * kl / self.n_train
         self._optimizer.zero_grad(set_to_none=True)
@@ -300,43 +340,43 @@ class NetworkFitter(Generic[N]):
         return Step(nll.item(), kl.item(), other_nll.item())
 
 
-class Fitter(NetworkFitter[BayesianCNN]):
-    """The fit of a `BayesianCNN` made for it.
+def at_expected_odds(
+    weights: Mapping[str, NDArray[np.float32]], model_config: ModelConfig, config: FitConfig
+) -> dict[str, NDArray[np.float32]]:
+    """Weights whose odds of being no digit are those of the use instead of those of the fit.
+
+    How rare non-digits are where the model is used is one thing, how many are needed to learn them
+    another. By Bayes' rule a change of the share multiplies the odds of every picture by the same
+    factor: it adds its logarithm to the outcome's bias. The odds between digits do not change.
+
+    Args:
+        weights: By the names of `ModelConfig.parameter_shapes`; means, if they are a posterior's.
+        model_config: Their architecture.
+        config: How they were fitted.
+
+    Source: Saerens, Latinne and Decaestecker (2002), "Adjusting the Outputs of a Classifier to New
+    a Priori Probabilities".
+    """
+    moved = dict(weights)
+    if model_config.not_a_digit and config.expected_non_digits is not None:
+        last = list(model_config.parameter_shapes())[-1]  # the bias of the outputs
+        moved[last] = moved[last].copy()
+        moved[last][-1] += math.log(config.expected_non_digits / config.non_digit_weight)
+    return moved
+
+
+def new_network(
+    model_config: ModelConfig, config: FitConfig, device: torch.device | None = None
+) -> BayesianCNN:
+    """The network that a fit starts from.
 
     Args:
         model_config: Architecture and prior.
-        config: How to fit.
-        images: See `NetworkFitter`.
-        labels: See `NetworkFitter`.
-        device: Where to compute.
-        imitations: See `NetworkFitter`.
-        non_digits: See `NetworkFitter`.
+        config: The fit, for its seed and the scale at its start.
+        device: Where it is to be; the CPU if None. Its initial means are the same everywhere.
     """
-
-    def __init__(
-        self,
-        model_config: ModelConfig,
-        config: FitConfig,
-        images: Tensor,
-        labels: Tensor,
-        device: torch.device,
-        *,
-        imitations: Tensor | None = None,
-        non_digits: Tensor | None = None,
-    ) -> None:
-        """Make a fit at epoch 0; see `NetworkFitter` for what is refused."""
-        # Initial means come from the CPU so that they are the same on every device.
-        network = BayesianCNN(
-            model_config,
-            initial_scale=config.initial_scale,
-            generator=torch.Generator().manual_seed(config.seed),
-        ).to(device)
-        super().__init__(
-            network,
-            config,
-            images,
-            labels,
-            device,
-            imitations=imitations,
-            non_digits=non_digits,
-        )
+    return BayesianCNN(
+        model_config,
+        initial_scale=config.initial_scale,
+        generator=torch.Generator().manual_seed(config.seed),
+    ).to(device or torch.device("cpu"))

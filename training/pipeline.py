@@ -19,13 +19,14 @@ from tqdm import tqdm
 from model.checkpoint import Checkpoint, save_checkpoint
 from model.door import INPUT_CONTRACT
 from model.engine import Device, make_engine
+from model.network import BayesianCNN
 from model.posterior import Posterior
 from model.uncertainty import outcomes
 from training.config import RunConfig
 from training.data import SPLIT_SEED, Source, Split, split, through_door
 from training.evaluation import Asker, evaluate
 from training.findings import Evaluation
-from training.fit import EpochSummary, Fitter
+from training.fit import EpochSummary, Fitter, at_expected_odds, new_network
 from training.metrics import error_rate, nll
 from training.resume import UnfinishedRun
 from training.rules import answer_non_digits, make_rules
@@ -183,11 +184,11 @@ def _fit(
     unfinished: UnfinishedRun,
     *,
     check_interrupted: Callable[[], None],
-) -> tuple[Fitter, list[EpochSummary]]:
+) -> tuple[Fitter[BayesianCNN], list[EpochSummary]]:
     """Fit epoch by epoch with a progress bar, saving the state after each."""
     shown = prepare_shown(parts.fit, config, check_interrupted)
     fitter = Fitter(
-        config.model,
+        new_network(config.model, config.fit, device),
         config.fit,
         shown.images,
         shown.labels,
@@ -220,7 +221,7 @@ def _fit(
 
 @torch.inference_mode()
 def _glance(
-    fitter: Fitter, inputs: NDArray[np.uint8], labels: NDArray[np.int64], n_draws: int
+    fitter: Fitter[BayesianCNN], inputs: NDArray[np.uint8], labels: NDArray[np.int64], n_draws: int
 ) -> tuple[float, float]:
     """Validation error and NLL with a few draws, from a generator of its own."""
     device = next(fitter.network.parameters()).device
@@ -270,13 +271,13 @@ def _provenance(
 
 
 def _posterior_arrays(
-    fitter: Fitter,
+    fitter: Fitter[BayesianCNN],
 ) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
-    mean, scale = fitter.network.posterior()
-    return (
-        {name: tensor.numpy() for name, tensor in mean.items()},
-        {name: tensor.numpy() for name, tensor in scale.items()},
+    mean, scale = (
+        {name: tensor.numpy() for name, tensor in part.items()}
+        for part in fitter.network.posterior()
     )
+    return at_expected_odds(mean, fitter.network.config, fitter.config), scale
 
 
 def _check_writable(folder: Path) -> None:

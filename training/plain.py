@@ -61,9 +61,12 @@ class PlainCNN(nn.Module):
         """Logits of pictures (B, 1, H, W), each with channels of its own dropped."""
         for i, conv in enumerate(self.config.convs, 1):
             x = x if i == 1 else self._dropped(x, generator)
-            x = functional.relu(functional.conv2d(x, *self._layer(f"conv{i}")))
+            x = functional.conv2d(x, *self._layer(f"conv{i}"), padding=conv.padding)
+            x = functional.relu(x)
             if conv.pool:
                 x = functional.max_pool2d(x, 2)
+        if self.config.global_mean:
+            x = x.mean(dim=(2, 3), keepdim=True)
         n_dense = len(self.config.hidden) + 1
         for i in range(1, n_dense + 1):
             x = self._dropped(x, generator).flatten(1)

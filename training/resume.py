@@ -10,6 +10,7 @@ import safetensors.torch
 from torch import Tensor
 
 from model.checkpoint import write_atomically
+from model.network import BayesianCNN
 from training.fit import EpochSummary, Fitter
 
 __all__ = ["UnfinishedRun", "UnfinishedRunError"]
@@ -32,13 +33,13 @@ class UnfinishedRun:
         self.path = output.with_name(f"{output.stem}.unfinished.safetensors")
         self._settings = json.dumps(settings, sort_keys=True)
 
-    def save(self, fitter: Fitter, history: list[EpochSummary]) -> None:
+    def save(self, fitter: Fitter[BayesianCNN], history: list[EpochSummary]) -> None:
         """Write the state after an epoch."""
         epochs = json.dumps([vars(summary) for summary in history])
         metadata = {"settings": self._settings, "history": epochs}
         write_atomically(self.path, safetensors.torch.save(fitter.state(), metadata=metadata))
 
-    def restore(self, fitter: Fitter) -> list[EpochSummary]:
+    def restore(self, fitter: Fitter[BayesianCNN]) -> list[EpochSummary]:
         """Continue where the saved run stopped; at the beginning if there is none.
 
         Returns:

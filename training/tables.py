@@ -34,6 +34,7 @@ _PART_ROWS: Sequence[Row] = (
 _FOREIGN_ROWS: Sequence[Row] = (
     ("pictures that are no digits", "n", "{:,}", 1),
     ("accepted all the same", "accepted", "{:.2f} %", 100),
+    ("accepted where 97 % of digits are", "accepted_where_97_of_digits_are", "{:.2f} %", 100),
     ("sent to a person by the door", "flagged", "{:.2f} %", 100),
     ("rejected as unlike training", "unlike_training", "{:.2f} %", 100),
     ("not a digit", "not_a_digit", "{:.2f} %", 100),

@@ -2,33 +2,36 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
 from model import BayesianCNN, Conv, ModelConfig
+from model.architecture import DIGIT_READER
 from tests.conftest import TINY
 
 
 def test_the_default_network_is_the_one_the_documents_speak_of() -> None:
-    config = ModelConfig()
-    assert config.n_parameters == 520 + 6516 + 13_000 + 23_104 + 2570
-    macs = 20 * 25 * 24**2 + 36 * 20 * 9 * 10**2 + 40 * 36 * 9 * 8**2 + 64 * 40 * 9 * 2**2
-    assert config.mflop_per_draw == pytest.approx(2 * (macs + 256 * 10) / 1e6)
-    assert config.n_outputs == config.n_classes == 10
+    config = DIGIT_READER
+    assert config.n_parameters == 416 + 4640 + 9248 + 13_872 + 27_712 + 715
+    macs = 16 * 25 * 24**2 + 32 * 16 * 9 * 10**2 + 32 * 32 * 9 * 8**2
+    macs += (48 * 32 + 64 * 48) * 9 * 4**2
+    assert config.mflop_per_draw == pytest.approx(2 * (macs + 64 * 11) / 1e6)
+    assert (config.n_outputs, config.n_classes) == (11, 10)
 
 
 def test_one_more_outcome_is_one_more_output() -> None:
-    plain, knowing = ModelConfig(), ModelConfig(not_a_digit=True)
+    plain, knowing = replace(DIGIT_READER, not_a_digit=False), DIGIT_READER
     assert (knowing.n_outputs, knowing.n_classes) == (11, 10)
-    assert knowing.n_parameters == plain.n_parameters + 257
+    assert knowing.n_parameters == plain.n_parameters + 65
     assert BayesianCNN(knowing)(torch.zeros(1, 1, 28, 28), BayesianCNN(knowing).sample()).shape == (
         1,
         11,
     )
 
 
-@pytest.mark.parametrize("config", [ModelConfig(), TINY])
+@pytest.mark.parametrize("config", [DIGIT_READER, TINY])
 def test_the_network_has_a_posterior_for_every_weight_and_bias(config: ModelConfig) -> None:
     network = BayesianCNN(config)
     mean, scale = network.posterior()
@@ -82,6 +85,9 @@ def test_an_unknown_configuration_is_refused(damage: Callable[[dict[str, object]
     [
         {"convs": (Conv(0, 3),)},
         {"convs": (Conv(4, 29),)},
+        {"convs": (Conv(4, 3, padding=3),)},
+        {"convs": (Conv(4, 3, padding=-1),)},
+        {"global_mean": 1},
         {"hidden": (0,)},
         {"labels": ("a",)},
         {"labels": ("a", "a")},
@@ -90,4 +96,4 @@ def test_an_unknown_configuration_is_refused(damage: Callable[[dict[str, object]
 )
 def test_a_network_that_cannot_be_is_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"."):
-        ModelConfig(**options)  # type: ignore[arg-type]
+        ModelConfig(**{"convs": (Conv(4, 3),), **options})  # type: ignore[arg-type]

@@ -25,6 +25,14 @@ SHAPES = {
     "no hidden layer": ModelConfig(convs=(Conv(3, 5, pool=True),), hidden=()),
     "odd sides": ModelConfig(convs=(Conv(5, 4, pool=True), Conv(7, 3, pool=True)), hidden=(9,)),
     "what is no digit": ModelConfig(convs=(Conv(3, 5, pool=True),), hidden=(6,), not_a_digit=True),
+    "padded": ModelConfig(
+        convs=(Conv(3, 5, pool=True, padding=2), Conv(4, 3, padding=1), Conv(5, 2, padding=1)),
+        hidden=(7,),
+    ),
+    "global mean": ModelConfig(
+        convs=(Conv(3, 5, pool=True), Conv(6, 3, padding=1)), global_mean=True, not_a_digit=True
+    ),
+    "mean of the picture": ModelConfig(convs=(), hidden=(5,), global_mean=True),
     "two classes": ModelConfig(convs=(Conv(4, 3), Conv(4, 3)), hidden=(8,), labels=("a", "b")),
 }
 
@@ -46,29 +54,38 @@ def ensemble(shipped: Posterior) -> EnsembleEngine:
 # One meaning
 
 
-def test_the_reference_runs_the_very_networks_that_numpy_drew() -> None:
-    posterior, images = tiny_posterior(), inputs(2)
+@pytest.mark.parametrize("config", [TINY, *SHAPES.values()])
+def test_the_reference_runs_the_very_networks_that_numpy_drew(config: ModelConfig) -> None:
+    posterior, images = tiny_posterior(config), inputs(2)
     logits = TorchEngine(posterior, n_draws=4).logits(images, 4)
-    assert logits.shape == (4, 2, 10)
-    expected = np.stack([network_in_numpy(posterior.draw(s), images) for s in range(4)])
+    assert logits.shape == (4, 2, config.n_outputs)
+    expected = np.stack([network_in_numpy(config, posterior.draw(s), images) for s in range(4)])
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
-def network_in_numpy(weights: dict[str, np.ndarray], images: np.ndarray) -> np.ndarray:
-    """`TINY` by the definition of its operations."""
+def network_in_numpy(
+    config: ModelConfig, weights: dict[str, np.ndarray], images: np.ndarray
+) -> np.ndarray:
+    """A network by the definition of its operations."""
     x = images[:, None].astype(np.float64) / 255
-    for layer in ("conv1", "conv2"):
-        kernel, bias = weights[f"{layer}.weight"], weights[f"{layer}.bias"]
+    for i, conv in enumerate(config.convs, 1):
+        kernel, bias = weights[f"conv{i}.weight"], weights[f"conv{i}.bias"]
         size = kernel.shape[-1]
+        x = np.pad(x, ((0, 0), (0, 0), *[(conv.padding, conv.padding)] * 2))
         windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(2, 3))
         x = np.einsum("bihwkl,oikl->bohw", windows, kernel) + bias[:, None, None]
         x = np.maximum(x, 0)
-        even = x.shape[-1] // 2 * 2
-        x = x[:, :, :even, :even]
-        x = x.reshape(*x.shape[:2], even // 2, 2, even // 2, 2).max(axis=(3, 5))
+        if conv.pool:
+            even = x.shape[-1] // 2 * 2
+            x = x[:, :, :even, :even]
+            x = x.reshape(*x.shape[:2], even // 2, 2, even // 2, 2).max(axis=(3, 5))
+    if config.global_mean:
+        x = x.mean(axis=(2, 3))
     x = x.reshape(len(x), -1)
-    x = np.maximum(x @ weights["dense1.weight"].T + weights["dense1.bias"], 0)
-    return np.asarray(x @ weights["dense2.weight"].T + weights["dense2.bias"])
+    for i in range(1, len(config.hidden) + 2):
+        x = x if i == 1 else np.maximum(x, 0)
+        x = x @ weights[f"dense{i}.weight"].T + weights[f"dense{i}.bias"]
+    return np.asarray(x)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

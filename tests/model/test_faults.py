@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import layers, uncertainty
+from model import BayesianCNN, layers, uncertainty
 from model.layers import BayesianLinear, gaussian_kl
 from tests.model import test_layers, test_uncertainty
 from tests.training import test_fit
@@ -62,7 +62,9 @@ def kl_of_the_last_forward_pass(patch: pytest.MonkeyPatch) -> None:
 def kl_divided_by_the_batch(patch: pytest.MonkeyPatch) -> None:
     plain = test_fit.Fitter._step
 
-    def step(self: test_fit.Fitter, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    def step(
+        self: test_fit.Fitter[BayesianCNN], images: Tensor, labels: Tensor
+    ) -> tuple[float, float]:
         whole = self._labels
         self._labels = labels  # N becomes the size of the batch
         try:

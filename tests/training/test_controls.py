@@ -12,12 +12,15 @@ from model import Conv, ModelConfig
 from model.ensemble import EnsembleEngine
 from tests.conftest import TINY
 from training import controls
-from training.fit import FitConfig, NetworkFitter
+from training.fit import FitConfig, Fitter
 from training.plain import Members, PlainCNN, dropout_members
 
 SHAPES = {
     "tiny": replace(TINY, not_a_digit=True),
     "no hidden layer": ModelConfig(convs=(Conv(4, 5, pool=True), Conv(5, 3)), hidden=()),
+    "global mean": ModelConfig(
+        convs=(Conv(4, 5, pool=True), Conv(5, 3, padding=1)), global_mean=True
+    ),
     "no convolution": ModelConfig(convs=(), hidden=(7,)),
 }
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
@@ -77,7 +80,7 @@ def test_it_is_fitted_by_the_loop_of_the_bayesian_network() -> None:
     images = torch.rand(48, 1, 28, 28, generator=torch.Generator().manual_seed(1))
     labels = torch.randint(0, 10, (48,), generator=torch.Generator().manual_seed(2))
     settings = FitConfig(epochs=15, batch_size=16, learning_rate=0.02, beta=0.0, augmentation=None)
-    fitter = NetworkFitter(plain(TINY), settings, images, labels, torch.device("cpu"))
+    fitter = Fitter(plain(TINY), settings, images, labels, torch.device("cpu"))
     first = next(iter(fitter.run_epoch()))
     for _ in range(14):
         last = list(fitter.run_epoch())[-1]

@@ -86,6 +86,11 @@ def test_foreign_pictures_are_judged_by_what_was_accepted_and_why_the_rest_was_n
     assert figures["n"] == 4
     assert figures["accepted"] == 0.25
     assert figures["flagged"] == 0.25
+    # To accept 97 % of four digits is to accept all of them, up to a score of 0.4.
+    assert figures["accepted_where_97_of_digits_are"] == 0.25
+    strict = SelectiveRule("one_minus_joint_probability", 0.15, 0.01, 0.95, 10, 2, "hand")
+    stricter = foreign_figures(outside, inside, strict)
+    assert (stricter["accepted"], stricter["accepted_where_97_of_digits_are"]) == (0, 0.25)
     assert figures["unlike_training"] == pytest.approx(1 / 3)
     assert figures["auroc"]["not_a_digit"] == pytest.approx((4 + 3.5 + 3 + 1.5) / 16)
     assert figures["not_a_digit"] == pytest.approx(1.05 / 4)

@@ -2,16 +2,27 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from model import BayesianCNN, BayesianLinear
-from tests.conftest import TINY
+from model import BayesianCNN, BayesianLinear, ModelConfig
+from model.ensemble import EnsembleEngine
+from model.uncertainty import outcomes
+from tests.conftest import TINY, tiny_posterior
 from training.augment import Distortion
-from training.fit import FitConfig, Fitter, Step, learning_rate_factor
+from training.fit import (
+    FitConfig,
+    Fitter,
+    Step,
+    at_expected_odds,
+    learning_rate_factor,
+    new_network,
+)
+from training.plain import Members
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -23,9 +34,15 @@ def data(n: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
     return images, torch.randint(0, 10, (n,), generator=generator(2))
 
 
-def fitter(n: int = 48, **options: object) -> Fitter:
+def fit_of(
+    model: ModelConfig, config: FitConfig, images: torch.Tensor, labels: torch.Tensor, **more: Any
+) -> Fitter[BayesianCNN]:
+    return Fitter(new_network(model, config), config, images, labels, torch.device("cpu"), **more)
+
+
+def fitter(n: int = 48, **options: object) -> Fitter[BayesianCNN]:
     settings = {"epochs": 2, "batch_size": 16, "augmentation": None, **options}
-    return Fitter(TINY, FitConfig(**settings), *data(n), torch.device("cpu"))  # type: ignore[arg-type]
+    return fit_of(TINY, FitConfig(**settings), *data(n))  # type: ignore[arg-type]
 
 
 def check_objective(batch_size: int = 16) -> None:
@@ -83,29 +100,25 @@ def test_nll_and_kl_are_reported_apart_and_the_elbo_adds_them_with_beta_one() ->
 KNOWS_OTHERS = replace(TINY, not_a_digit=True)
 
 
-def knowing(n: int = 48, **options: object) -> Fitter:
+def knowing(n: int = 48, **options: object) -> Fitter[BayesianCNN]:
     settings = {"epochs": 1, "batch_size": 16, "augmentation": None, "non_digits": 8, **options}
     others = torch.rand(12, 1, 28, 28, generator=generator(5))
-    return Fitter(
-        KNOWS_OTHERS,
-        FitConfig(**settings),  # type: ignore[arg-type]
-        *data(n),
-        torch.device("cpu"),
-        non_digits=others,
-    )
+    return fit_of(KNOWS_OTHERS, FitConfig(**settings), *data(n), non_digits=others)  # type: ignore[arg-type]
 
 
 def test_what_is_no_digit_is_one_more_outcome_that_weighs_its_share() -> None:
     tau, step = 0.3, 1e-3
     fit = knowing(non_digit_weight=tau, beta=0.0)
     images, labels = data(16)
-    others = torch.rand(8, 1, 28, 28, generator=generator(6))
+    chosen = torch.arange(2, 10)
+    assert fit._non_digits is not None
+    others = fit._non_digits[chosen]
     network = BayesianCNN(KNOWS_OTHERS, generator=generator(0))
     network.load_state_dict(fit.network.state_dict())
     noise = fit._generator.clone_state()
 
     fit._optimizer = torch.optim.SGD(fit.network.parameters(), lr=step)  # type: ignore[assignment]
-    done = fit._step(images, labels, others)
+    done = fit._step(images, labels, chosen)
 
     logits = network.forward_local(torch.cat([images, others]), noise)
     assert logits.shape == (24, 11)
@@ -121,6 +134,74 @@ def test_what_is_no_digit_is_one_more_outcome_that_weighs_its_share() -> None:
     for moved, start in zip(fit.network.parameters(), network.parameters(), strict=True):
         expected = start.detach() - step * (0 if start.grad is None else start.grad)
         torch.testing.assert_close(moved.detach(), expected)
+
+
+def test_hard_non_digits_are_shown_more_often_and_easy_ones_not_forgotten() -> None:
+    fit = knowing(non_digit_weight=1.0, hard_share=0.5, non_digits=4)
+    fit._hardness[:] = 0.01
+    fit._hardness[3] = 10.0
+    rounds = 400
+    drawn = [fit._chosen() for _ in range(rounds)]
+    counts = torch.bincount(torch.cat([c for c in drawn if c is not None]), minlength=12)
+    # Two of four are drawn by hardness and without repetition: the hard one nearly every time
+    # (10 in 10.11 first, and by the second place, if not), and another beside it.
+    by_chance = rounds * 2 / 12
+    assert counts[3] > 0.95 * rounds + by_chance / 2
+    rest = counts[torch.arange(12) != 3].float()
+    expected = by_chance + rounds / 11
+    # 5 standard deviations of a count of 1,600 draws.
+    assert (rest - expected).abs().max() < 5 * math.sqrt(expected)
+
+
+def test_how_hard_a_non_digit_is_is_how_badly_it_was_told_last() -> None:
+    fit = knowing(non_digit_weight=1.0, hard_share=0.5)
+    unseen = math.log(11)
+    assert fit._hardness.tolist() == pytest.approx([unseen] * 12)
+    noise = fit._generator.clone_state()
+    images, labels = data(16)
+    chosen = torch.tensor([5, 1, 7])
+    assert fit._non_digits is not None
+    shown = torch.cat([images, fit._non_digits[chosen]])
+    expected = -functional.log_softmax(fit.network.forward_local(shown, noise), dim=1)[16:, 10]
+    fit._step(images, labels, chosen)
+    torch.testing.assert_close(fit._hardness[chosen], expected.detach())
+    others = [i for i in range(12) if i not in chosen]
+    assert fit._hardness[others].tolist() == pytest.approx([unseen] * 9)
+
+
+def test_without_a_share_of_hard_ones_all_are_alike() -> None:
+    fit = knowing(non_digit_weight=1.0, non_digits=6)
+    fit._hardness[0] = 1e6
+    counts = torch.zeros(12)
+    for _ in range(200):
+        chosen = fit._chosen()
+        assert chosen is not None
+        counts += torch.bincount(chosen, minlength=12)
+    assert (counts - 100).abs().max() < 5 * math.sqrt(100)
+
+
+def test_expecting_fewer_non_digits_moves_their_odds_by_bayes_rule_and_nothing_else() -> None:
+    config = FitConfig(
+        epochs=1, non_digits=8, non_digit_weight=0.1, expected_non_digits=0.01, augmentation=None
+    )
+    weights = tiny_posterior(KNOWS_OTHERS).mean
+    moved = at_expected_odds(weights, KNOWS_OTHERS, config)
+    x = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
+    before, after = (
+        outcomes(EnsembleEngine(Members(KNOWS_OTHERS, [w]), n_draws=1).logits(x, 1), 10)
+        for w in (weights, moved)
+    )
+    assert before.not_a_digit is not None
+    assert after.not_a_digit is not None
+    odds = [p / (1 - p) for p in (before.not_a_digit, after.not_a_digit)]
+    np.testing.assert_allclose(odds[1], odds[0] / 10, rtol=1e-4)
+    np.testing.assert_allclose(after.classes, before.classes, atol=1e-6)
+    same = at_expected_odds(weights, KNOWS_OTHERS, replace(config, expected_non_digits=None))
+    assert all(np.array_equal(same[name], weights[name]) for name in weights)
+    assert (
+        at_expected_odds(tiny_posterior().mean, TINY, config).keys()
+        == TINY.parameter_shapes().keys()
+    )
 
 
 def test_non_digits_say_nothing_of_the_classes() -> None:
@@ -140,15 +221,9 @@ def test_non_digits_say_nothing_of_the_classes() -> None:
 def test_a_network_that_is_to_know_others_must_be_shown_some() -> None:
     settings = FitConfig(epochs=1, augmentation=None)
     with pytest.raises(ValueError, match="must be shown some"):
-        Fitter(KNOWS_OTHERS, settings, *data(), torch.device("cpu"))
+        fit_of(KNOWS_OTHERS, settings, *data())
     with pytest.raises(ValueError, match="must be shown some"):
-        Fitter(
-            KNOWS_OTHERS,
-            settings,
-            *data(),
-            torch.device("cpu"),
-            non_digits=torch.rand(2, 1, 28, 28),
-        )
+        fit_of(KNOWS_OTHERS, settings, *data(), non_digits=torch.rand(2, 1, 28, 28))
 
 
 def test_without_beta_the_posterior_narrows_and_with_it_widens_towards_the_prior() -> None:
@@ -237,19 +312,17 @@ def test_a_restored_fit_continues_to_the_byte() -> None:
         assert torch.equal(a, b), name
 
 
-def marked(imitated: float, seed: int = 0) -> tuple[Fitter, list[torch.Tensor]]:
+def marked(imitated: float, seed: int = 0) -> tuple[Fitter[BayesianCNN], list[torch.Tensor]]:
     """A fit whose images are 0 and whose imitations are 1, and the batches that it is shown."""
     images, labels = torch.zeros(400, 1, 28, 28), torch.zeros(400, dtype=torch.int64)
     config = FitConfig(epochs=1, batch_size=100, augmentation=None, imitated=imitated, seed=seed)
-    fit = Fitter(
-        TINY, config, images, labels, torch.device("cpu"), imitations=torch.ones_like(images)
-    )
+    fit = fit_of(TINY, config, images, labels, imitations=torch.ones_like(images))
     shown: list[torch.Tensor] = []
     step = fit._step
 
-    def spy(batch: torch.Tensor, labels: torch.Tensor, others: torch.Tensor | None) -> Step:
+    def spy(batch: torch.Tensor, labels: torch.Tensor, chosen: torch.Tensor | None) -> Step:
         shown.append(batch.mean(dim=(1, 2, 3)))
-        return step(batch, labels, others)
+        return step(batch, labels, chosen)
 
     fit._step = spy  # type: ignore[method-assign]
     list(fit.run_epoch())
@@ -271,10 +344,7 @@ def test_imitations_must_be_given_where_they_are_to_be_shown() -> None:
     images, labels = data()
     for imitations in (None, images[:3]):
         with pytest.raises(ValueError, match="imitation of each image"):
-            Fitter(
-                TINY, FitConfig(epochs=1, imitated=0.5), images, labels, torch.device("cpu"),
-                imitations=imitations,
-            )  # fmt: skip
+            fit_of(TINY, FitConfig(epochs=1, imitated=0.5), images, labels, imitations=imitations)
 
 
 def test_a_state_of_another_network_is_refused() -> None:

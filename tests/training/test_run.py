@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model import Checkpoint, load, load_checkpoint
+from model import BayesianCNN, Checkpoint, load, load_checkpoint
 from model.checkpoint import SHIPPED
 from tests.conftest import ROOT
 from training import evaluate, run
@@ -186,7 +186,7 @@ def test_an_interruption_that_strikes_in_a_destructor_is_not_lost(
 
     plain = Fitter.summarise
 
-    def summarise(fitter: Fitter, steps: list[tuple[float, float]]) -> EpochSummary:
+    def summarise(fitter: Fitter[BayesianCNN], steps: list[tuple[float, float]]) -> EpochSummary:
         Struck()
         return plain(fitter, steps)
 

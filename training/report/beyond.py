@@ -35,6 +35,7 @@ _OF_NO_DIGIT = ("not_a_digit", "one_minus_joint_probability")
 _FOREIGN = (
     Column("pictures", "n", "{:,}"),
     Column("accepted, wrongly", "accepted", _PERCENT, 100),
+    Column("accepted where 97 % of digits are", "accepted_where_97_of_digits_are", _PERCENT, 100),
     Column("flagged by the door", "flagged", _PERCENT, 100),
     Column("of the rejected, “unlike training”", "unlike_training", _PERCENT, 100),
     *_UNCERTAINTY,
