@@ -67,11 +67,13 @@ bench: $(PEERS) ## speed beside other libraries and servers, as tables and JSON;
 	$(PEERS_PYTHON) -m benchmarks.predict --json benchmarks/results/predict.json
 	$(PEERS_PYTHON) -m benchmarks.runtimes --json benchmarks/results/runtimes.json
 	$(PEERS_PYTHON) -m benchmarks.door --json benchmarks/results/door.json
+	$(BIN)/python -m benchmarks.page --json benchmarks/results/page.json
 	$(PEERS_PYTHON) -m benchmarks.train --json benchmarks/results/train.json
 	$(PEERS_PYTHON) -m benchmarks.serve --json benchmarks/results/serve.json
 
 pictures: $(READY) ## draw the pictures of the documents again
 	$(BIN)/python docs/make_pictures.py
+	$(BIN)/python -m docs.make_screenshot
 
 clean: ## remove the environment and all caches
 	rm -rf $(VENV) .venv-peers build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

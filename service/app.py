@@ -13,7 +13,7 @@ from service import problems
 from service.guard import Guard
 from service.holder import ModelHolder, announce
 from service.questions import make_lanes
-from service.routes import operations, predict
+from service.routes import operations, page, predict
 from service.settings import Settings
 from service.watch import CheckpointFile, keep_fresh
 
@@ -60,6 +60,7 @@ def create_app(
     problems.add_handlers(app)
     app.include_router(predict.router)
     app.include_router(operations.router)
+    app.include_router(page.router)
     app.add_middleware(
         Guard,
         max_upload_bytes=settings.max_upload_bytes,

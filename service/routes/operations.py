@@ -1,7 +1,6 @@
 """`GET /model` and the health probes."""
 
 from fastapi import APIRouter, Request
-from fastapi.responses import RedirectResponse
 
 from service.holder import ModelHolder
 from service.problems import responses
@@ -10,12 +9,6 @@ from service.schemas import Health, ModelResponse, model_response
 __all__ = ["router"]
 
 router = APIRouter()
-
-
-@router.get("/", include_in_schema=False)
-async def start() -> RedirectResponse:
-    """Where a browser that is given the bare address finds something."""
-    return RedirectResponse("/docs")
 
 
 @router.get("/model", tags=["model"], responses=responses(500, 503))

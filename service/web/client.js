@@ -1,0 +1,94 @@
+/** Asking the service: one answer at a time, stale ones dropped, and troubles put into words. */
+
+const QUERY = "preview=true&draws=true";
+const SLOW_MS = 1500;
+
+/** Something that kept an answer from coming, as a sentence for people. */
+export class Trouble extends Error {
+  /**
+   * @param {string} sentence what happened, and what to do
+   * @param {number} retryAfter seconds after which asking again makes sense; 0 if it does not
+   */
+  constructor(sentence, retryAfter = 0) {
+    super(sentence);
+    this.retryAfter = retryAfter;
+  }
+}
+
+async function post(path, form, signal) {
+  let response;
+  try {
+    response = await fetch(path, { method: "POST", body: form, signal });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Trouble("The service does not answer. Your picture is kept; is it still running?");
+  }
+  if (response.ok) return response.json();
+  const problem = await response.json().catch(() => ({}));
+  const detail = problem.detail || problem.title || `status ${response.status}`;
+  if (response.status === 429 || response.status === 503) {
+    const wait = Number(response.headers.get("Retry-After")) || 2;
+    throw new Trouble(`The service is busy. Asking again in ${wait} s; your picture is kept.`, wait);
+  }
+  if (response.status === 413) throw new Trouble(`This picture is too large: ${detail}`);
+  if (response.status === 415 || response.status === 422)
+    throw new Trouble(`This picture cannot be read: ${detail}`);
+  throw new Trouble(`No answer: ${detail}`);
+}
+
+/** Asks with the newest picture only; an older question still under way is given up. */
+export class Client {
+  #running = null;
+
+  /**
+   * @param {Blob} picture
+   * @param {(slow: boolean) => void} onSlow told when an answer takes long, and when that is over
+   * @returns {Promise<object|null>} the answer, with `milliseconds`; null if it was overtaken
+   */
+  async ask(picture, onSlow) {
+    this.#running?.abort();
+    const mine = new AbortController();
+    this.#running = mine;
+    const started = performance.now();
+    const timer = setTimeout(() => onSlow(true), SLOW_MS);
+    try {
+      const answer = await post(`predict?${QUERY}`, form("file", [picture]), mine.signal);
+      if (this.#running !== mine) return null;
+      return { ...answer, milliseconds: performance.now() - started };
+    } catch (error) {
+      if (mine.signal.aborted) return null;
+      throw error;
+    } finally {
+      clearTimeout(timer);
+      if (this.#running === mine) onSlow(false);
+    }
+  }
+
+  /** Give up what is under way. */
+  stop() {
+    this.#running?.abort();
+    this.#running = null;
+  }
+}
+
+/**
+ * The answers for several pictures, in order; a picture without an answer gives null.
+ * @param {Blob[]} pictures
+ * @param {AbortSignal} signal
+ */
+export async function askMany(pictures, signal) {
+  const { results } = await post("predict/batch", form("files", pictures), signal);
+  return results.map((result) => (result.error ? null : result));
+}
+
+function form(name, pictures) {
+  const body = new FormData();
+  for (const picture of pictures) body.append(name, picture, "digit.png");
+  return body;
+}
+
+/** The request behind an answer, as a command. */
+export function curlLine() {
+  const address = new URL(`predict?${QUERY}`, location.href);
+  return `curl -F file=@digit.png '${address}'`;
+}

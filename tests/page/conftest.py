@@ -1,0 +1,78 @@
+"""A real browser and the page in it; tests are skipped, with the reason, where there is none."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.conftest import Server
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, or what `MNN_BROWSER` names.
+
+    Gone after the last of these tests: as long as it is there, an event loop runs in this thread.
+    """
+    named = os.environ.get("MNN_BROWSER")
+    found = named or next((path for name in _NAMES if (path := shutil.which(name))), None)
+    if found is None:
+        reason = f"no browser: none of {', '.join(_NAMES)} is installed (apt-get install chromium)"
+        if os.environ.get("MNN_REQUIRE_BROWSER"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        # As root Chromium has no sandbox; the only pages are our own, from this machine.
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=found, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, server: Server) -> Iterator[Callable[..., Page]]:
+    """Open the page of a service, in a window of its own: `open_page(color_scheme="dark")`.
+
+    When the test ends, nothing may have been written to the console as an error, and nobody but the
+    service may have been asked for anything.
+    """
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+    origins: set[str] = set()
+
+    def make(url: str = server.url, *, expect_errors: bool = False, **options: object) -> Page:
+        context = browser.new_context(
+            **{"viewport": {"width": 1280, "height": 900}, **options}  # type: ignore[arg-type]
+        )
+        contexts.append(context)
+        page = context.new_page()
+        if not expect_errors:
+            page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: origins.add(request.url.split("/")[2]))
+        origins.add(url.removeprefix("http://"))
+        page.goto(url)
+        expected.add(url.removeprefix("http://"))
+        return page
+
+    expected: set[str] = set()
+    yield make
+    for context in contexts:
+        context.close()
+    assert not complaints
+    # Blobs and data URLs have no host.
+    assert {origin for origin in origins if ":" in origin} <= expected
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where pictures of the page are written for people to look at (`MNN_SCREENSHOTS`)."""
+    named = os.environ.get("MNN_SCREENSHOTS")
+    folder = Path(named) if named else tmp_path_factory.mktemp("screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
