@@ -339,8 +339,9 @@ def test_a_disk_that_fills_up_is_told_and_loses_nothing(compose: Compose) -> Non
         "--opt", "device=tmpfs", "--opt", "o=size=1500k,uid=10001,gid=10001", volume,
     )  # fmt: skip
     compose("up", "--wait", "--no-build")  # keeps it mounted
-    put_in_volume(SHIPPED.read_bytes())
-    in_volume("head -c 740k /dev/zero > other")
+    shipped = SHIPPED.read_bytes()
+    put_in_volume(shipped)
+    in_volume(f"head -c {(1500 - 385) * 1024 - len(shipped)} /dev/zero > other")
     before = digest_in_volume()
     said = compose.train(code=1)
     assert "the disk that holds checkpoints is full" in said
