@@ -71,5 +71,5 @@ export class Bars {
 export function between(lower, upper) {
   const digits = upper < 0.0995 || lower > 0.9005 ? 1 : 0;
   const text = (p) => (100 * p).toFixed(digits);
-  return `${text(lower)} to ${text(upper)} %`;
+  return text(lower) === text(upper) ? `${text(lower)} %` : `${text(lower)} to ${text(upper)} %`;
 }
