@@ -44,6 +44,7 @@ def open_page(browser: Browser, server: Server) -> Iterator[Callable[..., Page]]
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
     origins: set[str] = set()
+    expected: set[str] = set()
 
     def make(url: str = server.url, *, expect_errors: bool = False, **options: object) -> Page:
         context = browser.new_context(
@@ -55,12 +56,10 @@ def open_page(browser: Browser, server: Server) -> Iterator[Callable[..., Page]]
             page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
             page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: origins.add(request.url.split("/")[2]))
-        origins.add(url.removeprefix("http://"))
-        page.goto(url)
         expected.add(url.removeprefix("http://"))
+        page.goto(url)
         return page
 
-    expected: set[str] = set()
     yield make
     for context in contexts:
         context.close()
