@@ -72,7 +72,10 @@ def foreign(evaluation: Evaluation) -> str:
         blocks.append(paragraph(f"Not found, and so not asked: {names}."))
     if sets:
         caption = "Pictures that are no digits, by set"
-        blocks += [measured_table(caption, "set", sets, _FOREIGN), _scores_table(sets)]
+        blocks += [
+            measured_table(caption, "set", sets, _FOREIGN, upright=True),
+            _scores_table(sets),
+        ]
     blocks += [_not_a_digit(evaluation), *_surest(evaluation)]
     return "\n".join(block for block in blocks if block)
 

@@ -77,7 +77,12 @@ def words(name: str) -> str:
 
 
 def measured_table(
-    caption: str, first: str, rows: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]
+    caption: str,
+    first: str,
+    rows: Mapping[str, Mapping[str, Any]],
+    columns: Sequence[Column],
+    *,
+    upright: bool = False,
 ) -> str:
     """A table of a row for each entry, with those columns that any of them has.
 
@@ -86,8 +91,18 @@ def measured_table(
         first: What the rows are.
         rows: Figures by the rows' names.
         columns: The columns, in order.
+        upright: Whether to let rows and columns change places: for few rows of many columns.
     """
     known = known_columns(columns, rows)
+    if upright:
+        return table(
+            caption,
+            ["", *rows],
+            [
+                (c.title, [number(values.get(c.key), c.form, c.factor) for values in rows.values()])
+                for c in known
+            ],
+        )
     return table(
         caption,
         [first, *(column.title for column in known)],
