@@ -10,7 +10,7 @@ PEERS_PYTHON := .venv-peers/bin/python
 PEERS := .venv-peers/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve train evaluate test test-slow test-docker lint type format check bench pictures controls clean
+.PHONY: help install serve train evaluate test test-slow test-docker lint type format check bench pictures notebooks controls clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -74,6 +74,9 @@ bench: $(PEERS) ## speed beside other libraries and servers, as tables and JSON;
 pictures: $(READY) ## draw the pictures of the documents again
 	$(BIN)/python docs/make_pictures.py
 	$(BIN)/python -m docs.make_screenshot
+
+notebooks: $(READY) ## run the notebooks in full and keep what they print and draw; ten minutes
+	$(BIN)/python -m notebooks.refresh $(ARGS)
 
 clean: ## remove the environment and all caches
 	rm -rf $(VENV) .venv-peers build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

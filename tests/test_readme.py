@@ -32,6 +32,7 @@ COVERED = {
         "test_the_shipped_weights_reach_the_bar_on_the_real_test_pictures"
     ),
     'make evaluate ARGS="--pictures my-pictures"': "test_make_evaluates_a_folder_of_pictures",
+    "make notebooks": "tests/notebooks runs each on a small part of the data",
     "make train": "the command that made the shipped weights; interrupted forms in test_run.py",
     "make evaluate": "test_the_whole_evaluation_of_the_shipped_weights, with fewer pictures",
     'make train ARGS="--epochs 1 --imitated 0 --brief"': (

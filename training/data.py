@@ -11,6 +11,7 @@ import io
 import shutil
 import socket
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ __all__ = [
     "Part",
     "Source",
     "Split",
+    "mnist_or_digits",
     "split",
     "through_door",
 ]
@@ -206,6 +208,23 @@ class Digits:
         )
         order = _permutation(len(whole), stream=1)
         return _take(whole, order[self.n_test :]), _take(whole, order[: self.n_test])
+
+
+def mnist_or_digits(data_dir: Path) -> Source:
+    """MNIST, or scikit-learn's digits, with a warning, where it can be neither read nor downloaded.
+
+    For notebooks, which are to run everywhere; a training run asks for one or the other.
+
+    Args:
+        data_dir: A torchvision root.
+    """
+    source = Mnist(data_dir)
+    try:
+        source.train()
+    except DataNotFoundError as error:
+        warnings.warn(f"scikit-learn's digits take the place of MNIST: {error}", stacklevel=2)
+        return Digits()
+    return source
 
 
 def split(part: Part, *, n_validation: int, n_calibration: int) -> Split:

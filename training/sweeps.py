@@ -25,14 +25,19 @@ Ask = Callable[[Inputs, NDArray[np.int64], str], Answers]
 
 
 def rotation_sweep(
-    ask: Ask, part: Part, rule: SelectiveRule, *, n: int = _N_TURNED, processes: int = 1
+    ask: Ask,
+    part: Part,
+    rule: SelectiveRule | None = None,
+    *,
+    n: int = _N_TURNED,
+    processes: int = 1,
 ) -> list[dict[str, Any]]:
     """Turn the first digits of a part counter-clockwise and ask again at every angle.
 
     Args:
         ask: Answers for inputs with their labels, given a name.
         part: The digits.
-        rule: When to accept.
+        rule: When to accept; without one, what is accepted is left out.
         n: How many of them to turn.
         processes: How many prepare them at once.
 
@@ -88,14 +93,16 @@ def _turned(image: NDArray[Any], angle_deg: float) -> NDArray[np.float32]:
     return np.asarray(turned).clip(0, 1)
 
 
-def _brief(answers: Answers, rule: SelectiveRule) -> dict[str, Any]:
+def _brief(answers: Answers, rule: SelectiveRule | None) -> dict[str, Any]:
     if answers.labels is None:
         raise ValueError(f"{answers.name}: the true classes are needed")
-    taken = accepted(answers, rule)
-    return {
+    result: dict[str, Any] = {
         "n": len(answers),
         "error": error_rate(answers.summary.probability, answers.labels),
         "nll": nll(answers.summary.probability, answers.labels),
-        "accepted": float(taken.mean()),
-        "errors_accepted": int((taken & ~answers.correct).sum()),
     }
+    if rule is not None:
+        taken = accepted(answers, rule)
+        result["accepted"] = float(taken.mean())
+        result["errors_accepted"] = int((taken & ~answers.correct).sum())
+    return result

@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from training import data
-from training.data import DataNotFoundError, Digits, Mnist, Part, split, through_door
+from training.data import (
+    DataNotFoundError,
+    Digits,
+    Mnist,
+    Part,
+    mnist_or_digits,
+    split,
+    through_door,
+)
 
 NAMES = (
     "train-images-idx3-ubyte",
@@ -178,3 +186,15 @@ def test_unpacked_files_alone_are_enough(tmp_path: Path) -> None:
     for archive in (tmp_path / "MNIST" / "raw").glob("*.gz"):
         archive.unlink()
     assert len(Mnist(tmp_path).train()) == 3
+
+
+def test_where_mnist_is_not_to_be_had_the_bundled_digits_take_its_place(tmp_path: Path) -> None:
+    (tmp_path / "no folder").touch()
+    with pytest.warns(UserWarning, match="take the place of MNIST: MNIST could be neither read"):
+        source = mnist_or_digits(tmp_path / "no folder")
+    assert source.name == "digits"
+
+
+@pytest.mark.mnist
+def test_where_mnist_lies_it_is_taken(mnist_root: Path) -> None:
+    assert mnist_or_digits(mnist_root) == Mnist(mnist_root)

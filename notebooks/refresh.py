@@ -1,0 +1,91 @@
+"""Run the notebooks from top to bottom, and keep in them what they print and draw.
+
+`make notebooks` runs all of them in full; `make notebooks ARGS=serving` one.
+"""
+
+import argparse
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+
+from model.checkpoint import write_atomically
+
+HERE = Path(__file__).parent
+NAMES = ("mnist_nn", "numpy_mnist_bnn", "torch_mnist_bnn", "serving")
+"""In the order in which they are to be read."""
+
+_TIMEOUT_S = 900
+
+
+def run(name: str, *, quick: bool = False) -> NotebookNode:
+    """Run a notebook from top to bottom, as it lies on disk; nothing is written.
+
+    Args:
+        name: One of `NAMES`.
+        quick: Whether on a small part of the data.
+
+    Returns:
+        The notebook with its outputs.
+
+    Raises:
+        CellExecutionError: If a cell raises an exception, an assertion on an accuracy included.
+    """
+    notebook = nbformat.read(HERE / f"{name}.ipynb", as_version=4)
+    environment = {key: value for key, value in os.environ.items() if key != "QUICK"}
+    client = NotebookClient(
+        notebook,
+        timeout=_TIMEOUT_S,
+        kernel_name="python3",
+        record_timing=False,
+        resources={"metadata": {"path": str(HERE)}},
+    )
+    client.execute(env=environment | ({"QUICK": "1"} if quick else {}))
+    return notebook
+
+
+def as_text(notebook: NotebookNode) -> str:
+    """A notebook as it is kept: progress bars and the versions of the machine left out."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not _is_passing(output)]
+    notebook.metadata["language_info"] = {"name": "python"}
+    text: str = nbformat.writes(notebook)
+    return text + "\n"
+
+
+def _is_passing(output: NotebookNode) -> bool:
+    """Whether it was meant for who waits: a progress bar, on the error stream or as a widget."""
+    if output.output_type == "stream":
+        return output.name == "stderr" and re.search(r"\d+%\||it/s|\r", output.text) is not None
+    return "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+
+
+def main() -> int:
+    """Run the command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m notebooks.refresh", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="default: all")
+    parser.add_argument("--quick", action="store_true", help="small, and nothing is kept")
+    options = parser.parse_args()
+    for name in options.names or NAMES:
+        start = time.monotonic()
+        print(f"{name}: running", flush=True)
+        try:
+            notebook = run(name, quick=options.quick)
+        except CellExecutionError as error:
+            print(f"error: {name}: {error}", file=sys.stderr)
+            return 1
+        if not options.quick:
+            write_atomically(HERE / f"{name}.ipynb", as_text(notebook).encode())
+        print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
