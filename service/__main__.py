@@ -5,6 +5,8 @@ import logging
 import math
 import signal
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import uvicorn
 from pydantic import ValidationError
@@ -26,8 +28,7 @@ def main() -> int:
         settings = Settings()
     except ValidationError as error:
         for fault in error.errors():
-            name = "MNN_" + "_".join(str(part) for part in fault["loc"]).upper()
-            print(f"error: {name}={fault['input']!r}: {fault['msg']}", file=sys.stderr)  # noqa: T201
+            print(f"error: {_told(fault)}", file=sys.stderr)  # noqa: T201
         return 2
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
@@ -60,6 +61,15 @@ def main() -> int:
         signal.signal(asked, lambda _signal, _frame: None)
     server.run()
     return 1 if failed or not server.started else 0
+
+
+def _told(fault: Mapping[str, Any]) -> str:
+    """What is wrong with a setting, or with several together; a key is not repeated."""
+    if not fault["loc"]:
+        return str(fault["msg"]).removeprefix("Value error, ")
+    name = "MNN_" + "_".join(str(part) for part in fault["loc"]).upper()
+    given = "" if name == "MNN_API_KEY" else f"={fault['input']!r}"
+    return f"{name}{given}: {fault['msg']}"
 
 
 if __name__ == "__main__":

@@ -7,15 +7,18 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from model.errors import CheckpointError
 from service import problems
 from service.guard import Guard
 from service.holder import ModelHolder, announce
+from service.keys import Keys
+from service.metrics import Metrics
 from service.questions import make_lanes
 from service.routes import operations, page, predict
 from service.settings import Settings
-from service.watch import CheckpointFile, keep_fresh
+from service.watch import CheckpointFile, Refresher
 
 __all__ = ["create_app"]
 
@@ -44,6 +47,7 @@ def create_app(
         finally:
             loading.cancel()
             app.state.holder.served = None
+            app.state.metrics.serves(None)
             if app.state.lanes is not None:
                 await asyncio.to_thread(app.state.lanes.close)
 
@@ -57,6 +61,8 @@ def create_app(
     app.state.settings = settings
     app.state.holder = ModelHolder()
     app.state.lanes = None  # made with the model, since their number depends on its device
+    app.state.refresher = None  # made with the model
+    app.state.metrics = Metrics(lambda: app.state.lanes.n_pending if app.state.lanes else 0)
     problems.add_handlers(app)
     app.include_router(predict.router)
     app.include_router(operations.router)
@@ -66,7 +72,17 @@ def create_app(
         max_upload_bytes=settings.max_upload_bytes,
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
+        keys=Keys(settings.api_key, for_all=settings.key_for_all),
+        metrics=app.state.metrics,
     )
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Server-Timing", "Retry-After"],
+        )
     return app
 
 
@@ -85,6 +101,8 @@ async def _load_and_watch(app: FastAPI, on_failed_start: Callable[[], None] | No
         return
     app.state.lanes = make_lanes(settings, served.classifier.engine.device)
     _log.info("%d lanes, at most %d pictures waiting", app.state.lanes.n_lanes, settings.queue)
+    app.state.refresher = Refresher(file, app.state.holder, settings, app.state.metrics)
     app.state.holder.served = served
+    app.state.metrics.serves(served)
     announce(served, settings, "ready")
-    await keep_fresh(file, app.state.holder, settings)
+    await app.state.refresher.watch()

@@ -16,6 +16,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
+from service.keys import Keys
+from service.metrics import Metrics
 from service.problems import ProblemError
 
 __all__ = ["Guard", "Timing"]
@@ -47,16 +49,26 @@ class Guard:
         max_upload_bytes: Largest file; a body may be larger by the form around it.
         max_body_bytes: Largest body of a batch.
         body_timeout_s: Seconds within which a body must arrive.
+        keys: Who may ask for what.
+        metrics: Where requests are counted.
     """
 
     def __init__(
-        self, app: ASGIApp, *, max_upload_bytes: int, max_body_bytes: int, body_timeout_s: float
+        self,
+        app: ASGIApp,
+        *,
+        max_upload_bytes: int,
+        max_body_bytes: int,
+        body_timeout_s: float,
+        keys: Keys,
+        metrics: Metrics,
     ) -> None:
         """Wrap the application; see the class."""
         self._app = app
         self._max_upload_bytes = max_upload_bytes
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
+        self._keys, self._metrics = keys, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (other ASGI events pass through)."""
@@ -76,15 +88,25 @@ class Guard:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                total_ms = 1000 * (time.perf_counter() - started)
+                seconds = time.perf_counter() - started
+                self._metrics.saw_request(
+                    _route(scope), scope["method"], message["status"], seconds
+                )
                 out = MutableHeaders(scope=message)
                 out["X-Request-ID"] = request_id
                 out["Server-Timing"] = (
                     f"queue;dur={timing.queue_ms:.2f}, compute;dur={timing.compute_ms:.2f}, "
-                    f"total;dur={total_ms:.2f}"
+                    f"total;dur={1000 * seconds:.2f}"
                 )
             await send(message)
 
+        refused = self._keys.check(scope["path"], scope["method"], headers)
+        if refused is not None:
+            answer = problems.response(
+                request_id, refused.status_code, str(refused.detail), refused.headers
+            )
+            await answer(scope, receive, send_with_headers)
+            return
         body = _BoundedBody(receive, self._limit(scope["path"]), self._body_timeout_s, headers)
         try:
             await self._app(scope, body.receive, send_with_headers)
@@ -102,6 +124,12 @@ class Guard:
         if path.rstrip("/").endswith("/batch"):
             return self._max_body_bytes
         return min(self._max_upload_bytes + _FORM_OVERHEAD, self._max_body_bytes)
+
+
+def _route(scope: Scope) -> str:
+    """The address as it is declared, without what varies in it; `none` for any other."""
+    route = scope.get("route")
+    return str(getattr(route, "path_format", None) or getattr(route, "path", "none"))
 
 
 class _BoundedBody:

@@ -135,6 +135,11 @@ class Lanes(Generic[Q, P, A]):
         finally:
             self._drop(jobs)
 
+    @property
+    def n_pending(self) -> int:
+        """How many pictures are waiting or being answered."""
+        return self._pending
+
     def close(self) -> None:
         """Finish what is being worked on, drop what waits and stop the threads."""
         self._arrived.close()

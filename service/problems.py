@@ -31,9 +31,12 @@ __all__ = [
 MEDIA_TYPE = "application/problem+json"
 
 TITLES = {
+    401: "A key is needed",
+    403: "Not possible here",
     404: "Not found",
     405: "Method not allowed",
     408: "The body came too slowly",
+    409: "The model was not reloaded",
     413: "Too large",
     415: "Not a picture format that is read here",
     422: "The request cannot be answered",

@@ -1,9 +1,10 @@
 """Every setting of the service, read from the environment (`MNN_…`) and checked at start."""
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.classifier import DEFAULT_DRAWS
@@ -75,3 +76,34 @@ class Settings(BaseSettings):
     body_timeout_s: float = Field(
         10.0, gt=0, description="Seconds within which a body must arrive; later is 408."
     )
+    api_key: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Key for `POST /model/reload`, sent as `Authorization: Bearer …`, at least 16 "
+        "characters; without one, nobody may reload.",
+    )
+    key_for_all: bool = Field(
+        False,
+        description="Whether everything but probes, page and documents needs the key.",
+    )
+    cors_origins: str | None = Field(
+        None,
+        description="Origins whose pages may ask, separated by commas (`https://forms.example`); "
+        "none if not set.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.key_for_all and self.api_key is None:
+            raise ValueError("MNN_KEY_FOR_ALL needs a key in MNN_API_KEY")
+        for origin in self.origins:
+            if not re.fullmatch(r"https?://[^/\s*]+", origin):
+                raise ValueError(
+                    f"MNN_CORS_ORIGINS: {origin!r} is no origin such as https://forms.example"
+                )
+        return self
+
+    @property
+    def origins(self) -> list[str]:
+        """The origins of `cors_origins`."""
+        return [origin for part in (self.cors_origins or "").split(",") if (origin := part.strip())]

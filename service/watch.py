@@ -5,15 +5,17 @@ every volume of a container passes them on.
 """
 
 import asyncio
+import contextlib
 import logging
 from pathlib import Path
 from typing import TypeAlias
 
 from model.errors import CheckpointError
 from service.holder import ModelHolder, Served, announce, load_served
+from service.metrics import Metrics
 from service.settings import Settings
 
-__all__ = ["CheckpointFile", "keep_fresh"]
+__all__ = ["CheckpointFile", "Refresher", "ReloadError"]
 
 _log = logging.getLogger("service")
 
@@ -21,6 +23,10 @@ _Identity: TypeAlias = tuple[int, ...]
 
 _NEVER: _Identity = (-1,)  # what no file is
 _FAULT = "a fault while loading the new checkpoint, which is tried again; see the log"
+
+
+class ReloadError(Exception):
+    """A checkpoint was not taken; its message may be told to clients."""
 
 
 class CheckpointFile:
@@ -55,24 +61,59 @@ class CheckpointFile:
         return _identity(self._settings.checkpoint) != self._loaded
 
 
-async def keep_fresh(file: CheckpointFile, holder: ModelHolder, settings: Settings) -> None:
-    """Look at the file every `watch_interval_s` and serve its news; runs until cancelled.
+class Refresher:
+    """Puts what the checkpoint's file holds in the place of what is served, one at a time.
 
     Requests that are being answered keep the model they began with. A file that cannot be used
-    changes nothing, is reported in the log and in `holder.refresh_error`, and is tried again when
-    it changes; if it could not even be read, at the next look. A file that is gone gives way to the
-    shipped weights, as it would at a start.
+    changes nothing and is reported in the log, in `holder.refresh_error` and in the metrics.
+
+    Args:
+        file: The checkpoint's file, loaded once already.
+        holder: What is served.
+        settings: Of the service.
+        metrics: Where reloads are counted.
     """
-    while settings.watch_interval_s:
-        await asyncio.sleep(settings.watch_interval_s)
-        if not await asyncio.to_thread(file.has_changed):
-            continue
+
+    def __init__(
+        self, file: CheckpointFile, holder: ModelHolder, settings: Settings, metrics: Metrics
+    ) -> None:
+        """Do nothing yet; see the class."""
+        self._file, self._holder = file, holder
+        self._settings, self._metrics = settings, metrics
+        self._lock = asyncio.Lock()
+
+    async def reload(self) -> Served:
+        """Load, check and warm what the file holds, and serve it.
+
+        A file that is gone gives way to the shipped weights, as it would at a start.
+
+        Raises:
+            ReloadError: If it cannot be used; the old model is served still.
+        """
+        async with self._lock:
+            return await self._reload()
+
+    async def watch(self) -> None:
+        """Look at the file every `watch_interval_s` and serve its news; runs until cancelled.
+
+        A file that cannot be used is tried again when it changes; if it could not even be read, at
+        the next look.
+        """
+        while self._settings.watch_interval_s:
+            await asyncio.sleep(self._settings.watch_interval_s)
+            async with self._lock:
+                if await asyncio.to_thread(self._file.has_changed):
+                    with contextlib.suppress(ReloadError):
+                        await self._reload()
+
+    async def _reload(self) -> Served:
+        holder = self._holder
         kept = holder.get().classifier.version
         try:
-            served = await asyncio.to_thread(file.load)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the old model goes on
+            served = await asyncio.to_thread(self._file.load)
+        except Exception as error:
             # What clients may read names the file, never its folder.
-            path = settings.checkpoint
+            path = self._settings.checkpoint
             told = isinstance(error, CheckpointError)
             reason = str(error).replace(str(path), path.name) if told else _FAULT
             if reason != holder.refresh_error:  # once, not at every try
@@ -83,11 +124,15 @@ async def keep_fresh(file: CheckpointFile, holder: ModelHolder, settings: Settin
                     exc_info=not told,
                 )
             holder.refresh_error = reason
+            self._metrics.saw_reload(taken=False)
             if not told or isinstance(error.__cause__, OSError):
-                file.forget()  # no verdict on what the file holds: it is tried again
-        else:
-            holder.served, holder.refresh_error = served, None
-            announce(served, settings, "refreshed")
+                self._file.forget()  # no verdict on what the file holds: it is tried again
+            raise ReloadError(reason) from error
+        holder.served, holder.refresh_error = served, None
+        self._metrics.saw_reload(taken=True)
+        self._metrics.serves(served)
+        announce(served, self._settings, "refreshed")
+        return served
 
 
 def _identity(path: Path) -> _Identity | None:

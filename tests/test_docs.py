@@ -42,6 +42,12 @@ def test_every_status_is_documented() -> None:
     assert documented >= set(TITLES)
 
 
+def test_every_metric_is_documented_and_no_other() -> None:
+    served = set(re.findall(r'"(mnn_\w+)"', (ROOT / "service" / "metrics.py").read_text()))
+    documented = set(re.findall(r"`(mnn_\w+)`", OPERATIONS))
+    assert documented == (served - {"mnn_model"}) | {"mnn_model_info"}
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_to_files_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", path.read_text()):

@@ -17,6 +17,7 @@ ALLOWED = {
     },
     "service": {
         "model", "numpy", "PIL", "fastapi", "starlette", "uvicorn", "pydantic", "pydantic_settings",
+        "prometheus_client",
     },
 }  # fmt: skip
 

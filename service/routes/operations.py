@@ -1,10 +1,14 @@
-"""`GET /model` and the health probes."""
+"""`GET /model` and its reloading, the health probes and the metrics."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 
 from service.holder import ModelHolder
-from service.problems import responses
-from service.schemas import Health, ModelResponse, model_response
+from service.keys import RELOAD
+from service.metrics import Metrics
+from service.problems import ProblemError, responses
+from service.schemas import Health, ModelName, ModelResponse, model_response
+from service.watch import Refresher, ReloadError
 
 __all__ = ["router"]
 
@@ -18,6 +22,30 @@ async def model(request: Request) -> ModelResponse:
     return model_response(
         holder.get(), lanes=request.app.state.lanes.n_lanes, refresh_error=holder.refresh_error
     )
+
+
+@router.post(RELOAD, tags=["model"], responses=responses(401, 403, 409, 500, 503))
+async def reload(request: Request) -> ModelName:
+    """Load what the checkpoint's file holds now, and serve it; on any failure nothing changes.
+
+    It needs the key that the service was started with, as `Authorization: Bearer …`.
+    """
+    holder: ModelHolder = request.app.state.holder
+    holder.get()
+    refresher: Refresher = request.app.state.refresher
+    try:
+        served = await refresher.reload()
+    except ReloadError as error:
+        raise ProblemError(409, f"The old model is served still: {error}") from error
+    return ModelName(name=served.classifier.checkpoint.name, version=served.classifier.version)
+
+
+@router.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
+async def metrics(request: Request) -> Response:
+    """What Prometheus reads: requests, waiting and computing, decisions, the model."""
+    registered: Metrics = request.app.state.metrics
+    text, media_type = registered.exposition(request.headers.get("accept", ""))
+    return Response(text, headers={"Content-Type": media_type})
 
 
 @router.get("/health/live", tags=["health"])

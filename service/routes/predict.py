@@ -12,6 +12,7 @@ from model.errors import PictureError
 from service.guard import Timing
 from service.holder import Served
 from service.lanes import Done
+from service.metrics import Metrics
 from service.problems import FAULT, ProblemError, from_picture, problem, responses
 from service.questions import PictureLanes, Question
 from service.schemas import BatchError, BatchResponse, PredictResponse, predict_response
@@ -102,6 +103,11 @@ async def _ask(request: Request, questions: list[Question]) -> list[Done[Predict
         dones = await lanes.run(questions, client_left)
     finally:
         client_left.cancel()
+    metrics: Metrics = request.app.state.metrics
+    metrics.saw_times((done.queue_ms, done.compute_ms) for done in dones)
+    for done in dones:
+        if done.answer is not None:
+            metrics.saw_answer(done.answer)
     timing: Timing = request.state.timing
     # Until the last picture was begun, and from then until all were answered.
     timing.queue_ms = max((done.queue_ms for done in dones), default=0.0)

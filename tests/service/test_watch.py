@@ -14,7 +14,8 @@ from model import save_checkpoint
 from model.checkpoint import SHIPPED
 from service import Settings
 from service.holder import ModelHolder, Served, load_served
-from service.watch import CheckpointFile, keep_fresh
+from service.metrics import Metrics
+from service.watch import CheckpointFile, Refresher
 from tests.conftest import TINY, Server, spoil, tiny_checkpoint
 
 INTERVAL_S = 0.05
@@ -188,7 +189,8 @@ def test_a_failure_that_is_no_verdict_on_the_file_is_tried_again_and_logged_once
     save_checkpoint(tiny_checkpoint(), path)
 
     async def refreshed() -> None:
-        watching = asyncio.ensure_future(keep_fresh(file, holder, settings))
+        refresher = Refresher(file, holder, settings, Metrics(lambda: 0))
+        watching = asyncio.ensure_future(refresher.watch())
         while holder.get().source == "shipped":
             assert "/some/path" not in (holder.refresh_error or "")
             await asyncio.sleep(0.01)
@@ -197,3 +199,66 @@ def test_a_failure_that_is_no_verdict_on_the_file_is_tried_again_and_logged_once
     asyncio.run(asyncio.wait_for(refreshed(), 20))
     assert holder.refresh_error is None
     assert [record.levelname for record in caplog.records].count("ERROR") == 1
+
+
+# At once, by POST /model/reload
+
+KEY = "a key of no importance"
+BEARER = {"Authorization": f"Bearer {KEY}"}
+
+
+@pytest.fixture
+def reloading(make_server: Callable[..., Server], path: Path) -> Server:
+    """A service that does not look at `path` by itself, and has a key."""
+    return make_server(checkpoint=path, draws=40, watch_interval_s=0, device="cpu", api_key=KEY)
+
+
+def test_a_reload_serves_what_the_file_holds_at_once(reloading: Server, path: Path) -> None:
+    before = described(reloading)
+    save_checkpoint(tiny_checkpoint(), path)
+    with reloading.client() as client:
+        answer = client.post("/model/reload", headers=BEARER)
+    assert answer.status_code == 200
+    after = described(reloading)
+    assert after["version"] != before["version"]
+    assert answer.json() == {"name": after["name"], "version": after["version"]}
+
+
+def test_a_reload_that_fails_says_why_and_changes_nothing(reloading: Server, path: Path) -> None:
+    before = described(reloading)
+    path.write_bytes(b"no checkpoint")
+    with reloading.client() as client:
+        answer = client.post("/model/reload", headers=BEARER)
+        metrics = client.get("/metrics").text
+    assert answer.status_code == 409
+    detail = answer.json()["detail"]
+    assert detail.startswith("The old model is served still: digits.safetensors")
+    assert str(path.parent) not in answer.text
+    after = described(reloading)
+    assert after["version"] == before["version"]
+    assert after["refresh_error"] in detail
+    assert 'mnn_reloads_total{outcome="refused"} 1.0' in metrics
+
+
+def test_reloads_come_one_after_the_other(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(checkpoint=path, draws=40, device="cpu")
+    file, holder = CheckpointFile(settings), ModelHolder()
+    holder.served = file.load()
+    loading = most = 0
+
+    def slow(settings: Settings) -> Served:
+        nonlocal loading, most
+        loading += 1
+        most = max(most, loading)
+        time.sleep(0.05)
+        loading -= 1
+        return load_served(settings)
+
+    monkeypatch.setattr("service.watch.load_served", slow)
+    refresher = Refresher(file, holder, settings, Metrics(lambda: 0))
+
+    async def together() -> None:
+        await asyncio.gather(*(refresher.reload() for _ in range(3)))
+
+    asyncio.run(together())
+    assert most == 1

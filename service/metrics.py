@@ -1,0 +1,187 @@
+"""What the service tells Prometheus of itself: how much is asked, how long it takes, what is said.
+
+Waiting and computing are told apart, since more machines help against the one and not the other.
+Entropy and decisions are there because a change in what is sent shows in them first.
+"""
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.exposition import choose_encoder
+
+from model.classifier import Prediction
+from service.holder import Served
+
+__all__ = ["Metrics"]
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_NATS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.7, 1, 1.5, 2)
+_PROBABILITIES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
+
+# Statuses that turn a request away without a fault of its own or of ours, and those of its picture.
+_REJECTIONS = {
+    401: "key_missing",
+    403: "key_refused",
+    408: "body_too_slow",
+    413: "too_large",
+    415: "not_a_picture",
+    422: "unreadable",
+    429: "queue_full",
+    503: "not_ready",
+    504: "too_late",
+}
+# Whatever a client makes up must not become a time series of its own.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Metrics:
+    """The metrics of one application, in a registry of their own.
+
+    Args:
+        pending: How many pictures are waiting or being answered.
+    """
+
+    def __init__(self, pending: Callable[[], int]) -> None:
+        """All at zero; see the class."""
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        registry = self._registry
+        self._requests = Counter(
+            "mnn_requests_total",
+            "Requests by route, method and status.",
+            ["route", "method", "status"],
+            registry=registry,
+        )
+        self._duration = Histogram(
+            "mnn_request_duration_seconds",
+            "From a request's first byte to the head of its answer.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._rejections = Counter(
+            "mnn_rejections_total",
+            "Requests that were turned away, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in _REJECTIONS.values():
+            self._rejections.labels(reason)
+        self._wait = Histogram(
+            "mnn_queue_wait_seconds",
+            "From a picture's admission to a lane's taking it.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._compute = Histogram(
+            "mnn_compute_seconds",
+            "From a lane's taking a picture to its answer: decoding and inference.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        Gauge(
+            "mnn_pending_pictures",
+            "Pictures waiting or being answered.",
+            registry=registry,
+        ).set_function(pending)
+        self._entropy = Histogram(
+            "mnn_predictive_entropy_nats",
+            "Total uncertainty of the answers.",
+            buckets=_NATS,
+            registry=registry,
+        )
+        self._not_a_digit = Histogram(
+            "mnn_not_a_digit_probability",
+            "How probable it was that the picture was no digit.",
+            buckets=_PROBABILITIES,
+            registry=registry,
+        )
+        self._decisions = Counter(
+            "mnn_decisions_total", "Answers by decision.", ["decision"], registry=registry
+        )
+        for decision in ("accept", "review"):
+            self._decisions.labels(decision)
+        self._reasons = Counter(
+            "mnn_review_reasons_total",
+            "Reasons why a person should look; an answer may have several.",
+            ["reason"],
+            registry=registry,
+        )
+        self._model = Info("mnn_model", "What is being served.", registry=registry)
+        self._ready = Gauge("mnn_ready", "1 while a model is served, else 0.", registry=registry)
+        self._reloads = Counter(
+            "mnn_reloads_total",
+            "Checkpoints that took the place of the served one, or were refused.",
+            ["outcome"],
+            registry=registry,
+        )
+        for outcome in ("taken", "refused"):
+            self._reloads.labels(outcome)
+
+    def saw_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a request.
+
+        Args:
+            route: The address as it is declared, without what varies in it.
+            method: Its HTTP method.
+            status: The status of its answer.
+            seconds: Until the head of the answer.
+        """
+        known = method if method in _METHODS else "other"
+        self._requests.labels(route, known, str(status)).inc()
+        self._duration.labels(route).observe(seconds)
+        if status in _REJECTIONS:
+            self._rejections.labels(_REJECTIONS[status]).inc()
+
+    def saw_times(self, times: Iterable[tuple[float, float]]) -> None:
+        """Note waiting and computing of pictures, each in milliseconds."""
+        for queue_ms, compute_ms in times:
+            self._wait.observe(queue_ms / 1000)
+            self._compute.observe(compute_ms / 1000)
+
+    def saw_answer(self, answer: Prediction) -> None:
+        """Note what was said of a picture."""
+        self._entropy.observe(answer.predictive_entropy)
+        if answer.not_a_digit is not None:
+            self._not_a_digit.observe(answer.not_a_digit.probability)
+        self._decisions.labels(answer.decision).inc()
+        for reason in answer.reasons:
+            self._reasons.labels(reason).inc()
+
+    def serves(self, served: Served | None) -> None:
+        """Note what is served from now on; None for nothing any more."""
+        self._ready.set(served is not None)
+        if served is not None:
+            classifier = served.classifier
+            self._model.info(
+                {
+                    "name": classifier.checkpoint.name,
+                    "version": classifier.version,
+                    "source": served.source,
+                }
+            )
+
+    def saw_reload(self, *, taken: bool) -> None:
+        """Count a checkpoint that was to take the place of the served one."""
+        self._reloads.labels("taken" if taken else "refused").inc()
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """All of it as text.
+
+        Args:
+            accept: The client's `Accept` header, which may ask for OpenMetrics.
+
+        Returns:
+            The text and its media type.
+        """
+        encode, media_type = choose_encoder(accept)
+        return encode(self._registry), media_type

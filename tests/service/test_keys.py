@@ -1,0 +1,139 @@
+"""Who may ask for what: keys, and the pages of others."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+from pydantic import ValidationError
+
+from service import Settings
+from tests.conftest import Server, service_environment
+
+KEY = "sixteen characters or more"
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+@pytest.fixture(scope="module")
+def guarded(make_server: Callable[..., Server]) -> Iterator[httpx.Client]:
+    """A service that wants its key for everything it may."""
+    server = make_server(device="cpu", draws=40, api_key=KEY, key_for_all=True)
+    with server.client() as client:
+        yield client
+
+
+def test_without_a_key_nobody_may_reload(client: httpx.Client) -> None:
+    for headers in ({}, bearer(KEY), bearer("-")):
+        answer = client.post("/model/reload", headers=headers)
+        assert answer.status_code == 403
+        assert "MNN_API_KEY" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer"},
+        bearer(KEY[:-1]),
+        bearer(KEY + "x"),
+        bearer(KEY.upper()),
+        {"Authorization": KEY},
+        {"Authorization": f"Basic {KEY}"},
+        {"Authorization": "Bearer schön".encode()},
+    ],
+)
+def test_a_missing_or_wrong_key_is_refused(
+    guarded: httpx.Client, headers: dict[str, str | bytes]
+) -> None:
+    for path in ("/model/reload", "/predict", "/predict/batch"):
+        answer = guarded.post(path, headers=headers)
+        assert answer.status_code == 401
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.json()["request_id"] == answer.headers["X-Request-ID"]
+    for path in ("/model", "/metrics", "/model/report", "/nothing"):
+        assert guarded.get(path, headers=headers).status_code == 401
+
+
+def test_the_key_opens_everything(guarded: httpx.Client, seven_png: bytes) -> None:
+    headers = {"authorization": f"bearer {KEY}"}
+    answer = guarded.post("/predict", files={"file": seven_png}, headers=headers)
+    assert answer.json()["prediction"] == "7"
+    for path in ("/model", "/metrics"):
+        assert guarded.get(path, headers=headers).status_code == 200
+    assert guarded.post("/model/reload", headers=headers).status_code == 200
+
+
+def test_probes_page_and_documents_stay_open(guarded: httpx.Client) -> None:
+    for path in ("/", "/web/main.js", "/health/live", "/health/ready", "/docs", "/openapi.json"):
+        assert guarded.get(path).status_code == 200, path
+
+
+def test_a_body_is_not_read_before_the_key(guarded: httpx.Client) -> None:
+    # The answer comes while the client is still sending; it does not wait for the rest.
+    host, port = guarded.base_url.host, guarded.base_url.port
+    with socket.create_connection((host, port or 80), timeout=5) as connection:
+        connection.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\n\r\nx"
+        )
+        assert connection.recv(100).startswith(b"HTTP/1.1 401")
+
+
+def test_the_key_is_told_to_nobody() -> None:
+    assert KEY not in repr(Settings(api_key=KEY))
+    for settings in ({"api_key": "short secret"}, {"api_key": KEY, "cors_origins": "*"}):
+        stopped = subprocess.run(
+            [sys.executable, "-m", "service"],
+            env=service_environment(**settings),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert stopped.returncode == 2
+        assert stopped.stderr.startswith("error: MNN_")
+        assert "secret" not in stopped.stderr
+        assert KEY not in stopped.stderr
+
+
+def test_a_key_for_all_needs_a_key() -> None:
+    with pytest.raises(ValidationError, match="MNN_KEY_FOR_ALL needs a key"):
+        Settings(key_for_all=True)
+
+
+# Pages of others
+
+
+@pytest.mark.parametrize("origins", ["*", "forms.example", "https://a.example/path"])
+def test_only_origins_can_be_listed(origins: str) -> None:
+    with pytest.raises(ValidationError, match="is no origin such as"):
+        Settings(cors_origins=origins)
+
+
+def test_pages_of_listed_origins_may_ask_and_no_others(
+    make_server: Callable[..., Server], client: httpx.Client
+) -> None:
+    listed = "https://forms.example"
+    server = make_server(device="cpu", draws=40, cors_origins=f"{listed}, https://b.example")
+    preflight = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "X-Request-ID",
+    }
+    with server.client() as listing:
+        allowed = listing.options("/predict", headers={"Origin": listed, **preflight})
+        assert allowed.headers["Access-Control-Allow-Origin"] == listed
+        other = listing.options("/predict", headers={"Origin": "https://evil.example", **preflight})
+        assert "Access-Control-Allow-Origin" not in other.headers
+        answer = listing.get("/model", headers={"Origin": listed})
+        assert answer.headers["Access-Control-Allow-Origin"] == listed
+        assert "X-Request-ID" in answer.headers["Access-Control-Expose-Headers"]
+    assert (
+        "Access-Control-Allow-Origin"
+        not in client.get("/model", headers={"Origin": listed}).headers
+    )
