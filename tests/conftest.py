@@ -152,8 +152,8 @@ def service_environment(**settings: object) -> dict[str, str]:
 
 
 def start_service(log: Path, cwd: Path, **settings: object) -> Server:
-    """Start `python -m service` on a free port, without waiting for it to be ready."""
-    port = free_port()
+    """Start `python -m service`, on a free port if none is named, without waiting for it."""
+    port = int(str(settings.pop("port", None) or free_port()))
     with log.open("w") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "service"],

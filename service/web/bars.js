@@ -15,15 +15,17 @@ export class Bars {
 
   /**
    * @param {{label: string, probability: number, lower: number, upper: number}[]} classes
-   * @param {object|null} notADigit the same for being no digit
+   * @param {object|null} notADigit the same for being no digit, by all networks
+   * @param {boolean} all whether the classes are by all networks too
    */
-  show(classes, notADigit) {
+  show(classes, notADigit, all) {
     const best = classes.reduce((a, b) => (b.probability > a.probability ? b : a));
     for (const entry of classes) this.#fill(this.#row(entry.label), entry, entry === best);
     if (!notADigit) return;
     const row = this.#row("no digit");
     row.element.classList.add("strange");
     this.#fill(row, notADigit, notADigit.probability > 0.5);
+    if (!all) row.interval.textContent = "by all networks";
   }
 
   clear() {
@@ -70,6 +72,9 @@ export class Bars {
 /** An interval as text, in percent. */
 export function between(lower, upper) {
   const digits = upper < 0.0995 || lower > 0.9005 ? 1 : 0;
-  const text = (p) => (100 * p).toFixed(digits);
+  const text = (p) => {
+    const short = percent(p).match(/^[<>]/) ? percent(p) : `${(100 * p).toFixed(digits)} %`;
+    return short.replace(/ %$/, "");
+  };
   return text(lower) === text(upper) ? `${text(lower)} %` : `${text(lower)} to ${text(upper)} %`;
 }

@@ -6,12 +6,14 @@ const SLOW_MS = 1500;
 /** Something that kept an answer from coming, as a sentence for people. */
 export class Trouble extends Error {
   /**
-   * @param {string} sentence what happened, and what to do
-   * @param {number} retryAfter seconds after which asking again makes sense; 0 if it does not
+   * @param {string} sentence what happened
+   * @param {{retryAfter?: number, status?: number}} more seconds after which asking again makes
+   *   sense, 0 if it does not; the status of an answer that is about the picture itself
    */
-  constructor(sentence, retryAfter = 0) {
+  constructor(sentence, { retryAfter = 0, status = 0 } = {}) {
     super(sentence);
     this.retryAfter = retryAfter;
+    this.status = status;
   }
 }
 
@@ -19,20 +21,21 @@ async function post(path, form, signal) {
   let response;
   try {
     response = await fetch(path, { method: "POST", body: form, signal });
+    if (response.ok) return await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Trouble("The service does not answer. Your picture is kept; is it still running?");
+    throw new Trouble("The service does not answer, or not in whole. Is it still running?");
   }
-  if (response.ok) return response.json();
   const problem = await response.json().catch(() => ({}));
   const detail = problem.detail || problem.title || `status ${response.status}`;
   if (response.status === 429 || response.status === 503) {
-    const wait = Number(response.headers.get("Retry-After")) || 2;
-    throw new Trouble(`The service is busy. Asking again in ${wait} s; your picture is kept.`, wait);
+    const retryAfter = Number(response.headers.get("Retry-After")) || 2;
+    throw new Trouble("The service is busy.", { retryAfter });
   }
-  if (response.status === 413) throw new Trouble(`This picture is too large: ${detail}`);
-  if (response.status === 415 || response.status === 422)
-    throw new Trouble(`This picture cannot be read: ${detail}`);
+  const { status } = response;
+  if (status === 413) throw new Trouble(`This picture is too large: ${detail}`, { status });
+  if (status === 415 || status === 422)
+    throw new Trouble(`This picture cannot be read: ${detail}`, { status });
   throw new Trouble(`No answer: ${detail}`);
 }
 

@@ -4,7 +4,7 @@ import { Bars } from "./bars.js";
 import { Client, Trouble, curlLine } from "./client.js";
 import { addExamples } from "./gallery.js";
 import { takeFiles } from "./intake.js";
-import { Pad } from "./pad.js";
+import { Pad, readImage } from "./pad.js";
 import { summarise } from "./statistics.js";
 import { Curve } from "./turn.js";
 import { percent, verdict } from "./verdict.js";
@@ -27,53 +27,110 @@ const client = new Client();
 let model = null;
 let answer = null;
 let askTimer = 0;
+let retryTimer = 0;
 let curveTimer = 0;
 let lastAsked = 0;
+let notBefore = 0; // when a busy service wants to be asked again
 let asked = 0; // counts questions, so that one that was overtaken is noticed
+let asking = false;
+let grown = false; // whether the line has grown since the question under way
+let intakes = 0; // counts what was put on the pad, so that a picture that comes late is noticed
 let pictureUrl = null;
 
 function onChange({ detail }) {
+  intakes += 1;
   $("hint").hidden = !pad.empty;
   $("angle").value = pad.angle;
   showAngle();
+  curve.clear(); // it is of the picture before
   clearTimeout(askTimer);
   clearTimeout(curveTimer);
   if (pad.empty) {
-    asked += 1;
-    client.stop();
+    giveUp();
     showNothing();
     return;
   }
-  const wait = detail.settled ? 0 : Math.max(0, lastAsked + WHILE_DRAWING_MS - performance.now());
-  askTimer = setTimeout(() => ask(detail.settled), wait);
+  askSoon(detail.settled, detail.settled ? 0 : WHILE_DRAWING_MS);
   if (detail.settled) curveTimer = setTimeout(() => curve.trace(pad), CURVE_AFTER_MS);
 }
 
-async function ask(settled) {
-  lastAsked = performance.now();
+function askSoon(settled, pause) {
   clearTimeout(askTimer);
-  const mine = (asked += 1);
+  const wait = Math.max(0, lastAsked + pause - performance.now(), notBefore - performance.now());
+  askTimer = setTimeout(() => ask(settled), wait);
+}
+
+/** Whatever is under way is of no interest any more. */
+function giveUp() {
+  asked += 1;
+  asking = grown = false;
+  clearTimeout(askTimer);
+  clearTimeout(retryTimer);
+  client.stop();
+}
+
+/**
+ * Ask about what is on the pad. While a line grows, an answer that is under way is waited for, or a
+ * slow service would never get to give one; once it is settled, only the newest counts.
+ */
+async function ask(settled) {
+  if (pad.empty) return;
+  if (asking && !settled) {
+    grown = true;
+    return;
+  }
+  giveUp();
+  const mine = asked;
+  asking = true;
+  lastAsked = performance.now();
   try {
     const picture = await pad.picture();
     if (mine !== asked) return;
     const got = await client.ask(picture, showSlow);
-    if (!got) return;
+    if (mine !== asked || !got) return;
     answer = got;
+    notBefore = 0;
     hideTrouble();
     offer(picture);
     votes.show(answer);
     showAnswer(settled);
+    if (model?.version !== answer.model.version) askModel();
   } catch (error) {
-    showTrouble(error);
+    if (mine !== asked) return;
+    // The browser reads formats that the service does not: then the page sends what it shows.
+    if (error.status === 415 && pad.forgetFile()) askSoon(settled, 0);
+    else showTrouble(error);
+  } finally {
+    if (mine === asked) {
+      asking = false;
+      if (grown) askSoon(false, WHILE_DRAWING_MS);
+    }
   }
 }
 
-function showAnswer(settled) {
+/** What the service says of its model: the promise behind an accepted answer is in it. */
+async function askModel() {
+  try {
+    const response = await fetch("model");
+    if (!response.ok) return;
+    model = await response.json();
+    if (answer) showVerdict();
+  } catch {
+    // The next answer tries again.
+  }
+}
+
+function showVerdict() {
   const said = verdict(answer, model);
   $("verdict").dataset.state = said.state;
   $("verdict-sign").textContent = said.sign;
   $("verdict-line").textContent = said.line;
   $("verdict-why").textContent = said.why;
+  return said;
+}
+
+function showAnswer(settled) {
+  const said = showVerdict();
   const level = `${Number((100 * answer.level).toFixed(2))} %`;
   if (settled) $("said").textContent = `${said.line}. ${said.why}`;
   $("preview").src = answer.preview;
@@ -96,7 +153,7 @@ function showFigures() {
     ({ predictive: total, expected, mutual } = fewer);
   }
   $("bars-note").textContent = votes.all ? "" : `By the first ${votes.n} networks alone`;
-  bars.show(classes, answer.not_a_digit);
+  bars.show(classes, answer.not_a_digit, votes.all);
   $("total").textContent = nats(total);
   $("expected").textContent = nats(expected);
   $("mutual").textContent = nats(mutual);
@@ -128,29 +185,39 @@ function showNothing() {
 }
 
 function showSlow(slow) {
-  if (slow) say("Still waiting for the answer…", false);
+  if (slow) say("Still waiting for the answer…", "slow");
   else if ($("trouble").dataset.kind === "slow") hideTrouble();
 }
 
 function showTrouble(error) {
-  if (!(error instanceof Trouble)) throw error;
-  answer = null;
+  if (!(error instanceof Trouble)) console.error(error);
   $("verdict").dataset.state = "empty";
   $("verdict-sign").textContent = "!";
   $("verdict-line").textContent = "No answer";
-  $("verdict-why").textContent = "What you see below is of the picture before.";
-  say(error.message, true);
-  if (error.retryAfter) askTimer = setTimeout(() => ask(true), 1000 * error.retryAfter);
+  $("verdict-why").textContent = answer ? "What you see below is of the picture before." : "";
+  const told = error instanceof Trouble ? error.message : "Something went wrong in this page.";
+  const retry = error.retryAfter ? ` Asking again in ${error.retryAfter} s.` : "";
+  say(`${told}${retry} Your picture is kept.`, "failed");
+  $("again").hidden = false;
+  if (!error.retryAfter) return;
+  notBefore = performance.now() + 1000 * error.retryAfter;
+  retryTimer = setTimeout(() => ask(true), 1000 * error.retryAfter);
 }
 
-function say(sentence, again) {
-  $("trouble").dataset.kind = again ? "failed" : "slow";
+/**
+ * @param {string} sentence
+ * @param {"slow"|"failed"|"intake"} kind what it is about: an answer that is waited for, one that
+ *   did not come, or a picture that did not get onto the pad
+ */
+function say(sentence, kind) {
+  $("trouble").dataset.kind = kind;
   $("trouble-text").textContent = sentence;
-  $("again").hidden = !again;
+  $("again").hidden = true;
   $("trouble").hidden = false;
 }
 
 function hideTrouble() {
+  if (document.activeElement === $("again")) $("answer").focus();
   $("trouble").hidden = true;
 }
 
@@ -170,31 +237,32 @@ function showAngle() {
 function onTurn() {
   pad.angle = Number($("angle").value);
   showAngle();
-  if (pad.empty) return;
-  clearTimeout(askTimer);
-  const wait = Math.max(0, lastAsked + WHILE_DRAWING_MS - performance.now());
-  askTimer = setTimeout(() => ask(true), wait);
+  if (!pad.empty) askSoon(true, WHILE_DRAWING_MS);
 }
 
+/** Lay a picture on the pad, unless something else was put there while it was being read. */
 async function onFile(file) {
+  const mine = (intakes += 1);
   try {
-    await pad.showFile(file, file);
-  } catch {
-    await takeUnseen(file);
+    const image = await readImage(file, file).catch(() => readUnseen(file));
+    if (mine === intakes) pad.showImage(image);
+  } catch (error) {
+    if (mine !== intakes) return;
+    if (!(error instanceof Trouble)) console.error(error);
+    const told = error instanceof Trouble ? error.message : "This picture cannot be shown.";
+    say(error.status ? told : `${told} Choose the picture again in a moment.`, "intake");
   }
 }
 
 /** A picture that the browser cannot show (TIFF, say): the service reads it, or says why not. */
-async function takeUnseen(file) {
-  try {
-    const seen = await new Client().ask(file, showSlow);
-    const bytes = Uint8Array.from(atob(seen.preview.split(",")[1]), (c) => c.charCodeAt(0));
-    await pad.showFile(file, new Blob([bytes], { type: "image/png" }));
-  } catch (error) {
-    if (!(error instanceof Trouble)) throw error;
-    say(error.message, false);
-    $("trouble").dataset.kind = "failed"; // what was there before still stands
-  }
+async function readUnseen(file) {
+  const seen = await new Client().ask(file, showSlow);
+  const bytes = Uint8Array.from(atob(seen.preview.split(",")[1]), (c) => c.charCodeAt(0));
+  return readImage(file, new Blob([bytes], { type: "image/png" }));
+}
+
+function onOther() {
+  say("That is no picture. PNG, JPEG, WebP, BMP, GIF and TIFF are read.", "intake");
 }
 
 pad.addEventListener("change", onChange);
@@ -209,26 +277,21 @@ $("angle").addEventListener("input", onTurn);
 $("copy").addEventListener("click", async () => {
   try {
     await navigator.clipboard.writeText($("curl").textContent);
+    $("copy").textContent = "Copied";
   } catch {
     getSelection().selectAllChildren($("curl")); // no clipboard without a secure connection
-    return;
+    $("copy").textContent = "Press Ctrl+C";
   }
-  $("copy").textContent = "Copied";
+  $("said").textContent = $("copy").textContent;
   setTimeout(() => ($("copy").textContent = "Copy"), 1500);
 });
 document.addEventListener("keydown", (event) => {
   const undo = event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey);
-  if (!undo || event.defaultPrevented) return;
+  if (!undo || event.shiftKey || event.defaultPrevented) return;
   event.preventDefault();
   pad.undo();
 });
-takeFiles({ target: $("drop"), inputs: [$("file"), $("camera")], onFile });
+takeFiles({ target: $("drop"), inputs: [$("file"), $("camera")], onFile, onOther });
 addExamples($("examples"), (strokes) => pad.show(strokes));
 $("curl").textContent = curlLine();
-fetch("model")
-  .then((response) => (response.ok ? response.json() : null))
-  .then((told) => {
-    model = told;
-    if (answer) showAnswer(false);
-  })
-  .catch(() => {}); // the first question will say what is wrong
+askModel();

@@ -5,6 +5,8 @@ const PAPER = "#ffffff";
 const PEN = 0.085; // width of a stroke as a share of the pad's side
 const KEY_STEP = 0.025;
 const SENT = 280; // side of the picture that is sent
+const HELD = 1120; // largest side of a picture that is kept to be shown and turned
+const REMEMBERED = 30; // how far undo goes back over what was replaced
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -15,8 +17,8 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
 export class Pad extends EventTarget {
   #canvas;
   #strokes = [];
-  #image = null; // a picture that was brought in: {bitmap, file}
-  #past = []; // what stood there before it was replaced
+  #image = null; // a picture that was brought in, as `readImage` gives it
+  #past = []; // what stood there before it was replaced, and how it was turned
   #drawing = null;
   #angle = 0;
   #pen = { x: 0.5, y: 0.5, down: false, shown: false };
@@ -27,8 +29,9 @@ export class Pad extends EventTarget {
     this.#canvas = canvas;
     canvas.addEventListener("pointerdown", (event) => this.#begin(event));
     canvas.addEventListener("pointermove", (event) => this.#move(event));
-    for (const end of ["pointerup", "pointercancel"])
+    for (const end of ["pointerup", "lostpointercapture"])
       canvas.addEventListener(end, (event) => this.#end(event));
+    canvas.addEventListener("pointercancel", (event) => this.#cancel(event));
     canvas.addEventListener("keydown", (event) => this.#key(event));
     canvas.addEventListener("blur", () => this.#showPen(false));
     this.#paint();
@@ -54,23 +57,23 @@ export class Pad extends EventTarget {
     this.#replace({ strokes: strokes.map((stroke) => [...stroke]), image: null });
   }
 
-  /** Replace what is there by a picture.
-   * @param {Blob} file what is sent
-   * @param {Blob} shown what is shown of it
-   * @throws if the browser cannot read that; nothing changes then
-   */
-  async showFile(file, shown) {
-    const bitmap = await createImageBitmap(shown);
-    this.#replace({ strokes: [], image: { bitmap, file } });
+  /** Replace what is there by a picture that `readImage` has read. */
+  showImage(image) {
+    this.#replace({ strokes: [], image });
   }
 
   /** Take back the last stroke, or what replaced the picture before. */
   undo() {
-    if (this.#strokes.length) this.#strokes.pop();
-    else if (this.#past.length) {
+    this.#drawing = null;
+    this.#lift();
+    if (this.#strokes.length) {
+      this.#strokes.pop();
+      if (this.empty) this.#angle = 0;
+    } else if (this.#past.length) {
       const before = this.#past.pop();
       this.#strokes = before.strokes;
       this.#image = before.image;
+      this.#angle = before.angle;
     } else return;
     this.#changed(true);
   }
@@ -79,26 +82,43 @@ export class Pad extends EventTarget {
     if (!this.empty) this.#replace({ strokes: [], image: null });
   }
 
+  /** Send the picture as it is shown from now on, not the file that it came from.
+   * @returns {boolean} whether that makes a difference
+   */
+  forgetFile() {
+    if (!this.#image?.file) return false;
+    this.#image = { ...this.#image, file: null };
+    return true;
+  }
+
   /** The picture that is sent: a file as it came, unless it is turned.
    * @param {number} angle in degrees; as shown if left out
    * @returns {Promise<Blob>}
    */
   async picture(angle = this.#angle) {
-    if (this.#image && angle % 360 === 0) return this.#image.file;
+    if (this.#image?.file && angle % 360 === 0) return this.#image.file;
     const sheet = document.createElement("canvas");
-    sheet.width = sheet.height = SENT;
-    this.#paintOn(sheet, angle);
+    // What is turned needs room for its corners: cut off, it would be another picture.
+    sheet.width = sheet.height = angle % 90 === 0 ? SENT : Math.ceil(SENT * Math.SQRT2);
+    this.#paintOn(sheet, angle, SENT);
     return new Promise((done) => sheet.toBlob(done, "image/png"));
   }
 
   #replace(next) {
-    if (!this.empty) this.#past.push({ strokes: this.#strokes, image: this.#image });
-    this.#strokes = next.strokes;
-    this.#image = next.image;
-    this.#drawing = null;
-    this.#pen.down = false;
-    this.#angle = 0;
+    this.#lift();
+    this.#put(next);
     this.#changed(true);
+  }
+
+  #put({ strokes, image }) {
+    if (!this.empty) {
+      this.#past.push({ strokes: this.#strokes, image: this.#image, angle: this.#angle });
+      if (this.#past.length > REMEMBERED) this.#past.shift();
+    }
+    this.#strokes = strokes;
+    this.#image = image;
+    this.#drawing = null;
+    this.#angle = 0;
   }
 
   #changed(settled) {
@@ -125,12 +145,13 @@ export class Pad extends EventTarget {
   }
 
   #begin(event) {
-    if (this.#drawing || (event.pointerType === "mouse" && event.button !== 0)) return;
+    // The first finger, the left button, the tip of the pen.
+    if (this.#drawing || event.button !== 0 || event.ctrlKey) return;
     event.preventDefault();
     this.#canvas.focus({ preventScroll: true });
     this.#canvas.setPointerCapture(event.pointerId);
     this.#showPen(false);
-    if (this.#image) this.#replace({ strokes: [], image: null });
+    if (this.#image) this.#put({ strokes: [], image: null });
     this.#drawing = { id: event.pointerId, stroke: [this.#at(event)] };
     this.#strokes.push(this.#drawing.stroke);
     this.#changed(false);
@@ -138,6 +159,10 @@ export class Pad extends EventTarget {
 
   #move(event) {
     if (this.#drawing?.id !== event.pointerId) return;
+    if (event.buttons === 0) {
+      this.#end(event); // the pen was lifted where nobody told the pad
+      return;
+    }
     const events = event.getCoalescedEvents?.() ?? [];
     for (const each of events.length ? events : [event]) this.#drawing.stroke.push(this.#at(each));
     this.#changed(false);
@@ -149,8 +174,13 @@ export class Pad extends EventTarget {
     this.#changed(true);
   }
 
+  /** The system took the pointer for something else (a palm, a gesture): it was no stroke. */
+  #cancel(event) {
+    if (this.#drawing?.id === event.pointerId) this.undo();
+  }
+
   #key(event) {
-    const undo = event.key.toLowerCase() === "z";
+    const undo = event.key.toLowerCase() === "z" && !event.shiftKey;
     if (event.altKey || ((event.ctrlKey || event.metaKey) && !undo)) return;
     const pen = this.#pen;
     if (event.key in ARROWS) {
@@ -166,22 +196,27 @@ export class Pad extends EventTarget {
     } else if (event.key === " " || event.key === "Enter") {
       if (event.repeat) return;
       this.#setPen(!pen.down);
-    } else if (undo) {
-      pen.down = false;
-      this.undo();
-    } else if (event.key === "Delete" || event.key === "Backspace") this.clear();
+    } else if (undo) this.undo();
+    else if (event.key === "Delete" || event.key === "Backspace") this.clear();
     else return;
     event.preventDefault();
   }
 
   #setPen(down) {
     const pen = this.#pen;
-    if (down && this.#image) this.#replace({ strokes: [], image: null });
+    if (down && this.#image) this.#put({ strokes: [], image: null });
     pen.down = down;
     pen.shown = true;
     if (down) this.#strokes.push([this.#unturned(pen.x, pen.y)]);
     this.dispatchEvent(new CustomEvent("pen", { detail: { down } }));
     this.#changed(!down);
+  }
+
+  /** Set the keyboard's pen aside, and say so, before something else happens to the picture. */
+  #lift() {
+    if (!this.#pen.down) return;
+    this.#pen.down = false;
+    this.dispatchEvent(new CustomEvent("pen", { detail: { down: false } }));
   }
 
   #showPen(shown) {
@@ -191,20 +226,20 @@ export class Pad extends EventTarget {
   }
 
   #paint() {
-    this.#paintOn(this.#canvas, this.#angle);
+    this.#paintOn(this.#canvas, this.#angle, this.#canvas.width);
     if (this.#pen.shown) this.#paintPen();
   }
 
-  #paintOn(canvas, angle) {
-    const side = canvas.width;
+  /** Paint on the middle of a canvas, as a sheet of the given side. */
+  #paintOn(canvas, angle, side) {
     const context = canvas.getContext("2d");
     context.setTransform(1, 0, 0, 1, 0, 0);
-    context.fillStyle = this.#image ? edgeColour(this.#image.bitmap) : PAPER;
-    context.fillRect(0, 0, side, side);
-    context.translate(side / 2, side / 2);
+    context.fillStyle = this.#image?.edge ?? PAPER;
+    context.fillRect(0, 0, canvas.width, canvas.width);
+    context.translate(canvas.width / 2, canvas.width / 2);
     context.rotate((angle * Math.PI) / 180);
     context.translate(-side / 2, -side / 2);
-    if (this.#image) paintImage(context, this.#image.bitmap, side);
+    if (this.#image) paintImage(context, this.#image.pixels, side);
     paintStrokes(context, this.#strokes, side);
     context.setTransform(1, 0, 0, 1, 0, 0);
   }
@@ -248,22 +283,42 @@ export function paintStrokes(context, strokes, side) {
   }
 }
 
-function paintImage(context, bitmap, side) {
-  const scale = Math.min(side / bitmap.width, side / bitmap.height);
-  const [width, height] = [bitmap.width * scale, bitmap.height * scale];
+/**
+ * A picture to be laid on the pad, no larger than it needs to be.
+ * @param {Blob} file what is sent
+ * @param {Blob} shown what is shown of it
+ * @returns {Promise<{file: Blob, pixels: HTMLCanvasElement, edge: string}>}
+ * @throws if the browser cannot read what is to be shown
+ */
+export async function readImage(file, shown) {
+  const bitmap = await createImageBitmap(shown);
+  const scale = Math.min(1, HELD / Math.max(bitmap.width, bitmap.height));
+  const pixels = document.createElement("canvas");
+  pixels.width = Math.max(1, Math.round(bitmap.width * scale));
+  pixels.height = Math.max(1, Math.round(bitmap.height * scale));
+  const context = pixels.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(bitmap, 0, 0, pixels.width, pixels.height);
+  bitmap.close();
+  return { file, pixels, edge: edgeColour(pixels) };
+}
+
+function paintImage(context, pixels, side) {
+  const scale = Math.min(side / pixels.width, side / pixels.height);
+  const [width, height] = [pixels.width * scale, pixels.height * scale];
   context.imageSmoothingEnabled = scale < 4; // a 28 × 28 picture shows its pixels
   context.imageSmoothingQuality = "high";
-  context.drawImage(bitmap, (side - width) / 2, (side - height) / 2, width, height);
+  context.drawImage(pixels, (side - width) / 2, (side - height) / 2, width, height);
 }
 
 /** The mean colour of a picture's rim, to lay around it when it is turned. */
-function edgeColour(bitmap) {
+function edgeColour(pixels) {
   const sheet = document.createElement("canvas");
   sheet.width = sheet.height = 16;
   const context = sheet.getContext("2d", { willReadFrequently: true });
   context.fillStyle = PAPER;
   context.fillRect(0, 0, 16, 16);
-  context.drawImage(bitmap, 0, 0, 16, 16);
+  context.drawImage(pixels, 0, 0, 16, 16);
   const { data } = context.getImageData(0, 0, 16, 16);
   const sums = [0, 0, 0];
   let n = 0;

@@ -1,6 +1,6 @@
 /** What the network says as the picture is turned: a curve of its uncertainty over the angle. */
 
-import { askMany } from "./client.js";
+import { askMany, Trouble } from "./client.js";
 import { draw, points } from "./plot.js";
 import { percent } from "./verdict.js";
 
@@ -18,6 +18,7 @@ const y = (share) => BOTTOM - share * (BOTTOM - TOP);
 export class Curve {
   #plot;
   #running = null;
+  #retry = 0;
   #answers = null;
   #angle = 0;
 
@@ -26,11 +27,11 @@ export class Curve {
     this.#plot = plot;
   }
 
-  /** Ask about a picture at all angles, and draw the curve; a failure leaves it empty.
+  /** Ask about a picture at all angles, and draw the curve; a failure is said in its place.
    * @param {import("./pad.js").Pad} pad
    */
   async trace(pad) {
-    this.#running?.abort();
+    this.clear();
     const mine = new AbortController();
     this.#running = mine;
     try {
@@ -40,8 +41,11 @@ export class Curve {
       if (this.#running !== mine) return;
       this.#answers = [...answers, answers[0]]; // 180° is -180°
       this.#paint();
-    } catch {
-      if (this.#running === mine) this.clear(); // the answer itself says what is wrong
+    } catch (error) {
+      if (this.#running !== mine) return;
+      this.#say("The curve could not be worked out.");
+      if (error instanceof Trouble && error.retryAfter)
+        this.#retry = setTimeout(() => this.trace(pad), 1000 * error.retryAfter);
     }
   }
 
@@ -53,9 +57,16 @@ export class Curve {
 
   clear() {
     this.#running?.abort();
+    this.#running = null;
+    clearTimeout(this.#retry);
     this.#answers = null;
     this.#plot.replaceChildren();
-    this.#plot.setAttribute("aria-label", "No picture yet");
+    this.#plot.setAttribute("aria-label", "No curve yet");
+  }
+
+  #say(sentence) {
+    draw(this.#plot, "text", { x: (LEFT + RIGHT) / 2, y: (TOP + BOTTOM) / 2, class: "tick middle" }, sentence);
+    this.#plot.setAttribute("aria-label", sentence);
   }
 
   #paint() {
@@ -81,7 +92,8 @@ export class Curve {
     draw(plot, "polygon", { points: points([...total, ...expected.reverse()]), class: "area mutual" });
     draw(plot, "polyline", { points: points(total), class: "curve" });
     if (told.every(({ answer }) => answer.not_a_digit))
-      draw(plot, "polyline", { points: points(along((answer) => answer.not_a_digit.probability)), class: "curve strange" });
+      for (const kind of ["halo", "curve strange"])
+        draw(plot, "polyline", { points: points(along((answer) => answer.not_a_digit.probability)), class: kind });
     for (const { angle, answer } of told) {
       const sure = answer.decision === "accept";
       draw(plot, "text", { x: x(angle), y: TOP - 14, class: `said ${sure ? "sure" : ""}` }, answer.prediction);

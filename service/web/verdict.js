@@ -26,14 +26,22 @@ export function verdict(answer, model) {
     const [line, why] = SENTENCES[reason] ?? strange(answer);
     return { state: "review", sign: "?", line, why };
   }
-  const [best, second] = likeliest(answer);
+  const [best] = likeliest(answer);
   const set = answer.prediction_set;
-  const candidates = set.length > 1 ? set : [best.label, second.label];
+  const share = percent(best.probability);
+  if (set.length === 1)
+    return {
+      state: "review",
+      sign: "?",
+      line: `Most likely a ${best.label}`,
+      why: `But ${share} is not sure enough to be accepted. A person should look.`,
+    };
+  const leaning = best.probability > 0.5 ? `Probably a ${best.label} (${share})` : `A ${best.label} leads with ${share}`;
   return {
     state: "review",
     sign: "?",
-    line: candidates.length > 3 ? "Not sure at all" : `Not sure: ${either(candidates)}`,
-    why: `Probably a ${best.label} (${percent(best.probability)}), but too close to call. A person should look.`,
+    line: set.length > 3 ? "Not sure at all" : `Not sure: ${either(set)}`,
+    why: `${leaning}, but too close to call. A person should look.`,
   };
 }
 
@@ -48,11 +56,12 @@ function strange(answer) {
 }
 
 function accepted(answer, model) {
-  const risk = model?.decision.target;
-  const promise =
-    answer.calibrated && risk
-      ? `Of the answers it accepts, at most ${percent(risk)} are wrong, for pictures like MNIST's.`
-      : "With this number of networks, its promise on errors does not apply.";
+  const rule = model?.decision;
+  let promise = "With this number of networks, its promise on errors does not apply.";
+  if (answer.calibrated)
+    promise = rule
+      ? `Of the answers it accepts, at most ${percent(rule.target)} are wrong (with ${Number((100 * rule.confidence).toFixed(2))} % confidence), for pictures like those it was calibrated on.`
+      : "Nobody needs to look.";
   return {
     state: "accept",
     sign: answer.prediction,
