@@ -54,17 +54,22 @@ def as_text(notebook: NotebookNode) -> str:
     """A notebook as it is kept: progress bars and the versions of the machine left out."""
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not _is_passing(output)]
+            cell.outputs = [kept for output in cell.outputs if (kept := _without_bars(output))]
     notebook.metadata["language_info"] = {"name": "python"}
     text: str = nbformat.writes(notebook)
     return text + "\n"
 
 
-def _is_passing(output: NotebookNode) -> bool:
-    """Whether it was meant for who waits: a progress bar, on the error stream or as a widget."""
-    if output.output_type == "stream":
-        return output.name == "stderr" and re.search(r"\d+%\||it/s|\r", output.text) is not None
-    return "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+def _without_bars(output: NotebookNode) -> NotebookNode | None:
+    """An output without what was meant for who waits: progress bars, as lines or as widgets."""
+    if "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
+        return None
+    if output.output_type == "stream" and output.name == "stderr":
+        lines = re.split(r"[\r\n]+", output.text)
+        kept = [line for line in lines if line.strip() and not re.search(r"\d+%\||it/s", line)]
+        output.text = "".join(f"{line}\n" for line in kept)
+        return output if kept else None
+    return output
 
 
 def main() -> int:

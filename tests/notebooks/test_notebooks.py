@@ -92,8 +92,10 @@ def test_the_readme_says_what_the_notebook_found(name: str) -> None:
         for output in cell.outputs
         if output.output_type == "stream"
     )
+    assert "10,000" in printed  # in full, on the real pictures
     figures = re.findall(r"(\d+\.\d\d) %", row)
     assert figures
+    assert ("none of them wrong" in row) == (", 0 of them wrong" in printed)
     for figure in figures:
         assert f"{figure}%" in printed
 
@@ -108,7 +110,7 @@ def test_links_of_a_notebook_lead_somewhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["mnist_nn", "numpy_mnist_bnn"])
-def test_the_numpy_notebooks_do_without_torch(name: str) -> None:
+def test_the_numpy_notebooks_compute_without_torch(name: str) -> None:
     for cell in code_cells(kept(name)):
         assert not re.search(r"^\s*(import|from) torch", cell.source, re.MULTILINE)
 
@@ -128,12 +130,14 @@ def test_progress_bars_are_not_kept() -> None:
     cell = new_code_cell("work()")
     cell.outputs = [
         new_output("stream", name="stderr", text="\rfit:  50%|█████     | 1/2"),
+        new_output("stream", name="stderr", text="\rfit: 100%|██| 2/2\nUserWarning: and this\n"),
         new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}}),
         new_output("stream", name="stderr", text="UserWarning: mind this"),
         new_output("stream", name="stdout", text="accuracy 98.1 %"),
     ]
     again = nbformat.reads(refresh.as_text(new_notebook(cells=[cell])), as_version=4)
     assert [output.text for output in again.cells[0].outputs] == [
-        "UserWarning: mind this",
+        "UserWarning: and this\n",
+        "UserWarning: mind this\n",
         "accuracy 98.1 %",
     ]
