@@ -14,6 +14,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
+from tqdm import tqdm
 
 from model.checkpoint import write_atomically
 
@@ -39,14 +40,16 @@ def run(name: str, *, quick: bool = False) -> NotebookNode:
     """
     notebook = nbformat.read(HERE / f"{name}.ipynb", as_version=4)
     environment = {key: value for key, value in os.environ.items() if key != "QUICK"}
-    client = NotebookClient(
-        notebook,
-        timeout=_TIMEOUT_S,
-        kernel_name="python3",
-        record_timing=False,
-        resources={"metadata": {"path": str(HERE)}},
-    )
-    client.execute(env=environment | ({"QUICK": "1"} if quick else {}))
+    with tqdm(total=len(notebook.cells), desc=name, unit="cell", disable=None) as bar:
+        client = NotebookClient(
+            notebook,
+            timeout=_TIMEOUT_S,
+            kernel_name="python3",
+            record_timing=False,
+            resources={"metadata": {"path": str(HERE)}},
+            on_cell_complete=lambda **_: bar.update(),
+        )
+        client.execute(env=environment | ({"QUICK": "1"} if quick else {}))
     return notebook
 
 
@@ -75,12 +78,13 @@ def _without_bars(output: NotebookNode) -> NotebookNode | None:
 def main() -> int:
     """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m notebooks.refresh", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="default: all")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)}; default: all")
     parser.add_argument("--quick", action="store_true", help="small, and nothing is kept")
     options = parser.parse_args()
+    if unknown := sorted(set(options.names) - set(NAMES)):
+        parser.error(f"no such notebook: {', '.join(unknown)}; there are {', '.join(NAMES)}")
     for name in options.names or NAMES:
         start = time.monotonic()
-        print(f"{name}: running", flush=True)
         try:
             notebook = run(name, quick=options.quick)
         except CellExecutionError as error:

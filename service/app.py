@@ -67,14 +67,9 @@ def create_app(
     app.include_router(predict.router)
     app.include_router(operations.router)
     app.include_router(page.router)
-    app.add_middleware(
-        Guard,
-        max_upload_bytes=settings.max_upload_bytes,
-        max_body_bytes=settings.max_body_bytes,
-        body_timeout_s=settings.body_timeout_s,
-        keys=Keys(settings.api_key, for_all=settings.key_for_all),
-        metrics=app.state.metrics,
-    )
+    # The last that is added stands outermost: every answer gets its id and is counted, and pages of
+    # listed origins may read a refusal, too.
+    app.add_middleware(Keys, api_key=settings.api_key, for_all=settings.key_for_all)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -83,6 +78,13 @@ def create_app(
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Server-Timing", "Retry-After"],
         )
+    app.add_middleware(
+        Guard,
+        max_upload_bytes=settings.max_upload_bytes,
+        max_body_bytes=settings.max_body_bytes,
+        body_timeout_s=settings.body_timeout_s,
+        metrics=app.state.metrics,
+    )
     return app
 
 

@@ -16,7 +16,6 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
-from service.keys import Keys
 from service.metrics import Metrics
 from service.problems import ProblemError
 
@@ -49,7 +48,6 @@ class Guard:
         max_upload_bytes: Largest file; a body may be larger by the form around it.
         max_body_bytes: Largest body of a batch.
         body_timeout_s: Seconds within which a body must arrive.
-        keys: Who may ask for what.
         metrics: Where requests are counted.
     """
 
@@ -60,7 +58,6 @@ class Guard:
         max_upload_bytes: int,
         max_body_bytes: int,
         body_timeout_s: float,
-        keys: Keys,
         metrics: Metrics,
     ) -> None:
         """Wrap the application; see the class."""
@@ -68,7 +65,7 @@ class Guard:
         self._max_upload_bytes = max_upload_bytes
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
-        self._keys, self._metrics = keys, metrics
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (other ASGI events pass through)."""
@@ -100,13 +97,6 @@ class Guard:
                 )
             await send(message)
 
-        refused = self._keys.check(scope["path"], scope["method"], headers)
-        if refused is not None:
-            answer = problems.response(
-                request_id, refused.status_code, str(refused.detail), refused.headers
-            )
-            await answer(scope, receive, send_with_headers)
-            return
         body = _BoundedBody(receive, self._limit(scope["path"]), self._body_timeout_s, headers)
         try:
             await self._app(scope, body.receive, send_with_headers)

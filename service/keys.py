@@ -4,7 +4,9 @@ import hmac
 
 from pydantic import SecretStr
 from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service import problems
 from service.problems import ProblemError
 
 __all__ = ["RELOAD", "Keys"]
@@ -18,28 +20,34 @@ _OPEN_BELOW = ("/web/", "/docs/", "/v2/health/")
 
 
 class Keys:
-    """Decides by address and `Authorization` header, before anything of a body is read.
+    """Wrap an ASGI application: refuse by address and header, before anything of a body is read.
 
     Args:
+        app: The application.
         api_key: The key; None if there is none.
         for_all: Whether everything but probes, page and documents needs it.
     """
 
-    def __init__(self, api_key: SecretStr | None, *, for_all: bool) -> None:
-        """Take the key; see the class."""
+    def __init__(self, app: ASGIApp, *, api_key: SecretStr | None, for_all: bool) -> None:
+        """Wrap the application; see the class."""
+        self._app = app
         self._key = api_key.get_secret_value().encode() if api_key is not None else None
         self._for_all = for_all
 
-    def check(self, path: str, method: str, headers: Headers) -> ProblemError | None:
-        """What to answer instead, or None if the request may pass.
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (other ASGI events pass through)."""
+        refused = self._refuse(scope) if scope["type"] == "http" else None
+        if refused is None:
+            await self._app(scope, receive, send)
+            return
+        answer = problems.response(
+            scope["state"]["request_id"], refused.status_code, refused.detail, refused.headers
+        )
+        await answer(scope, receive, send)
 
-        Args:
-            path: The address that is asked for.
-            method: Its method; a browser's `OPTIONS` carries no key and tells nothing.
-            headers: The request's headers.
-        """
-        if method == "OPTIONS":
-            return None
+    def _refuse(self, scope: Scope) -> ProblemError | None:
+        # Where the application is mounted below another, that part of the address is not its own.
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
         reload = path == RELOAD
         if reload and self._key is None:
             return ProblemError(
@@ -48,7 +56,7 @@ class Keys:
         guarded = reload or (
             self._for_all and path not in _OPEN and not path.startswith(_OPEN_BELOW)
         )
-        if not guarded or self._matches(headers.get("authorization", "")):
+        if not guarded or self._matches(Headers(scope=scope).get("authorization", "")):
             return None
         return ProblemError(
             401,

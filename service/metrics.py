@@ -4,7 +4,8 @@ Waiting and computing are told apart, since more machines help against the one a
 Entropy and decisions are there because a change in what is sent shows in them first.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,7 +18,8 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import choose_encoder
 
-from model.classifier import Prediction
+from model.classifier import Decision, Prediction
+from model.decision import Reason
 from service.holder import Served
 
 __all__ = ["Metrics"]
@@ -26,10 +28,10 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 _NATS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.7, 1, 1.5, 2)
 _PROBABILITIES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 
-# Statuses that turn a request away without a fault of its own or of ours, and those of its picture.
+# Why a request was turned away, by the status that says so.
 _REJECTIONS = {
-    401: "key_missing",
-    403: "key_refused",
+    401: "unauthorized",
+    403: "reload_disabled",
     408: "body_too_slow",
     413: "too_large",
     415: "not_a_picture",
@@ -51,81 +53,75 @@ class Metrics:
 
     def __init__(self, pending: Callable[[], int]) -> None:
         """All at zero; see the class."""
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
-        registry = self._registry
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+
+        def histogram(
+            name: str, meaning: str, buckets: Sequence[float], labels: Sequence[str] = ()
+        ) -> Histogram:
+            return Histogram(name, meaning, labels, buckets=buckets, registry=registry)
+
+        def counter(name: str, meaning: str, label: str, known: Iterable[str]) -> Counter:
+            made = Counter(name, meaning, [label], registry=registry)
+            for value in known:
+                made.labels(value)  # there from the start, at 0
+            return made
+
         self._requests = Counter(
             "mnn_requests_total",
             "Requests by route, method and status.",
             ["route", "method", "status"],
             registry=registry,
         )
-        self._duration = Histogram(
+        self._duration = histogram(
             "mnn_request_duration_seconds",
             "From a request's first byte to the head of its answer.",
+            _SECONDS,
             ["route"],
-            buckets=_SECONDS,
-            registry=registry,
         )
-        self._rejections = Counter(
+        self._rejections = counter(
             "mnn_rejections_total",
             "Requests that were turned away, by reason.",
-            ["reason"],
-            registry=registry,
+            "reason",
+            _REJECTIONS.values(),
         )
-        for reason in _REJECTIONS.values():
-            self._rejections.labels(reason)
-        self._wait = Histogram(
-            "mnn_queue_wait_seconds",
-            "From a picture's admission to a lane's taking it.",
-            buckets=_SECONDS,
-            registry=registry,
+        self._wait = histogram(
+            "mnn_queue_wait_seconds", "From a picture's admission to a lane's taking it.", _SECONDS
         )
-        self._compute = Histogram(
+        self._compute = histogram(
             "mnn_compute_seconds",
             "From a lane's taking a picture to its answer: decoding and inference.",
-            buckets=_SECONDS,
-            registry=registry,
+            _SECONDS,
         )
         Gauge(
-            "mnn_pending_pictures",
-            "Pictures waiting or being answered.",
-            registry=registry,
+            "mnn_pending_pictures", "Pictures waiting or being answered.", registry=registry
         ).set_function(pending)
-        self._entropy = Histogram(
-            "mnn_predictive_entropy_nats",
-            "Total uncertainty of the answers.",
-            buckets=_NATS,
-            registry=registry,
+        self._entropy = histogram(
+            "mnn_predictive_entropy_nats", "Total uncertainty of the answers.", _NATS
         )
-        self._not_a_digit = Histogram(
+        self._not_a_digit = histogram(
             "mnn_not_a_digit_probability",
             "How probable it was that the picture was no digit.",
-            buckets=_PROBABILITIES,
-            registry=registry,
+            _PROBABILITIES,
         )
-        self._decisions = Counter(
-            "mnn_decisions_total", "Answers by decision.", ["decision"], registry=registry
+        self._decisions = counter(
+            "mnn_decisions_total", "Answers by decision.", "decision", get_args(Decision)
         )
-        for decision in ("accept", "review"):
-            self._decisions.labels(decision)
-        self._reasons = Counter(
+        self._reasons = counter(
             "mnn_review_reasons_total",
             "Reasons why a person should look; an answer may have several.",
-            ["reason"],
-            registry=registry,
+            "reason",
+            get_args(Reason),
         )
         self._model = Info("mnn_model", "What is being served.", registry=registry)
         self._ready = Gauge("mnn_ready", "1 while a model is served, else 0.", registry=registry)
-        self._reloads = Counter(
+        self._reloads = counter(
             "mnn_reloads_total",
             "Checkpoints that took the place of the served one, or were refused.",
-            ["outcome"],
-            registry=registry,
+            "outcome",
+            ("taken", "refused"),
         )
-        for outcome in ("taken", "refused"):
-            self._reloads.labels(outcome)
 
     def saw_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request.

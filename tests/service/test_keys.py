@@ -1,15 +1,18 @@
 """Who may ask for what: keys, and the pages of others."""
 
+import asyncio
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from pydantic import ValidationError
 
-from service import Settings
+from service import Settings, create_app
 from tests.conftest import Server, service_environment
 
 KEY = "sixteen characters or more"
@@ -130,6 +133,10 @@ def test_pages_of_listed_origins_may_ask_and_no_others(
         assert allowed.headers["Access-Control-Allow-Origin"] == listed
         other = listing.options("/predict", headers={"Origin": "https://evil.example", **preflight})
         assert "Access-Control-Allow-Origin" not in other.headers
+        assert allowed.headers["X-Request-ID"]
+        refused = listing.post("/model/reload", headers={"Origin": listed})
+        assert refused.status_code == 403
+        assert refused.headers["Access-Control-Allow-Origin"] == listed
         answer = listing.get("/model", headers={"Origin": listed})
         assert answer.headers["Access-Control-Allow-Origin"] == listed
         assert "X-Request-ID" in answer.headers["Access-Control-Expose-Headers"]
@@ -137,3 +144,19 @@ def test_pages_of_listed_origins_may_ask_and_no_others(
         "Access-Control-Allow-Origin"
         not in client.get("/model", headers={"Origin": listed}).headers
     )
+
+
+def test_the_key_is_asked_for_where_the_application_is_mounted_below_another() -> None:
+    outer = FastAPI()
+    outer.mount("/below", create_app(Settings(api_key=KEY, key_for_all=True)))
+
+    async def status(method: str, path: str, **options: Any) -> int:
+        # Not started: no model is loaded.
+        transport = httpx.ASGITransport(app=outer)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return (await client.request(method, f"/below{path}", **options)).status_code
+
+    assert asyncio.run(status("POST", "/model/reload")) == 401
+    assert asyncio.run(status("GET", "/metrics")) == 401
+    assert asyncio.run(status("GET", "/health/live")) == 200
+    assert asyncio.run(status("GET", "/metrics", headers=bearer(KEY))) == 200
