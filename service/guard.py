@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import problems
+from service import problems, tensors
 from service.metrics import Metrics
 from service.problems import ProblemError
 
@@ -107,12 +107,14 @@ class Guard:
             _log.exception("request %s failed", request_id)
             if begun:
                 raise
-            answer = problems.response(request_id, 500, problems.FAULT)
+            answer = problems.response(scope, 500, problems.FAULT)
             await answer(scope, receive, send_with_headers)
 
     def _limit(self, path: str) -> int:
         if path.rstrip("/").endswith("/batch"):
             return self._max_body_bytes
+        if path.rstrip("/").endswith("/infer"):
+            return min(tensors.MAX_BODY_BYTES, self._max_body_bytes)
         return min(self._max_upload_bytes + _FORM_OVERHEAD, self._max_body_bytes)
 
 
@@ -173,7 +175,7 @@ class _BoundedBody:
         size = f"{declared:,} bytes" if declared is not None else "too many bytes"
         raise ProblemError(
             413,
-            f"The body has {size}; at most {self._limit:,} are allowed. Send a smaller file.",
+            f"The body has {size}; at most {self._limit:,} are allowed. Send less at once.",
             {"Connection": "close"},
         )
 
