@@ -179,7 +179,7 @@ def write_answer(
             entry["data"] = (array.round(6) if datatype == "FP32" else array).ravel().tolist()
         # One at a time: other threads get their turn in between.
         entries.append(_dumps(entry))
-    text = f'{_dumps(dict(head))[:-1]},"outputs":[{",".join(entries)}]}}'.encode()
+    text = (_dumps({**head, "outputs": []})[:-2] + ",".join(entries) + "]}").encode()
     return b"".join([text, *after]), len(text) if after else None
 
 
