@@ -47,7 +47,6 @@ def create_app(
         finally:
             loading.cancel()
             app.state.holder.served = None
-            app.state.metrics.serves(None)
             if app.state.lanes is not None:
                 await asyncio.to_thread(app.state.lanes.close)
 
@@ -62,7 +61,10 @@ def create_app(
     app.state.holder = ModelHolder()
     app.state.lanes = None  # made with the model, since their number depends on its device
     app.state.refresher = None  # made with the model
-    app.state.metrics = Metrics(lambda: app.state.lanes.n_pending if app.state.lanes else 0)
+    app.state.metrics = Metrics(
+        pending=lambda: app.state.lanes.n_pending if app.state.lanes else 0,
+        ready=lambda: app.state.holder.is_ready,
+    )
     problems.add_handlers(app)
     app.include_router(predict.router)
     app.include_router(operations.router)
@@ -84,6 +86,7 @@ def create_app(
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
         metrics=app.state.metrics,
+        holder=app.state.holder,
     )
     return app
 

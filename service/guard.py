@@ -16,6 +16,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
+from service.holder import ModelHolder
+from service.logs import ANSWERED, REQUEST_ID, with_fields
 from service.metrics import Metrics
 from service.problems import ProblemError
 
@@ -30,6 +32,10 @@ _LINGER_BYTES = 64 * 2**20
 _IDS = random.Random()  # noqa: S311
 
 _log = logging.getLogger("service")
+_answers = logging.getLogger(ANSWERED)
+# Asked every few seconds by machines: their lines would bury the others.
+_PROBES = frozenset({"/health/live", "/health/ready", "/metrics"})
+_PROBES_BELOW = "/v2/health/"
 
 
 @dataclass
@@ -49,6 +55,7 @@ class Guard:
         max_body_bytes: Largest body of a batch.
         body_timeout_s: Seconds within which a body must arrive.
         metrics: Where requests are counted.
+        holder: Knows whether the service is about to stop: then connections are not kept.
     """
 
     def __init__(
@@ -59,56 +66,68 @@ class Guard:
         max_body_bytes: int,
         body_timeout_s: float,
         metrics: Metrics,
+        holder: ModelHolder,
     ) -> None:
         """Wrap the application; see the class."""
         self._app = app
         self._max_upload_bytes = max_upload_bytes
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
-        self._metrics = metrics
+        self._metrics, self._holder = metrics, holder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (other ASGI events pass through)."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.perf_counter()
-        timing = Timing()
         headers = Headers(scope=scope)
         request_id = headers.get("x-request-id", "")
         if not _SANE_ID.fullmatch(request_id):
             request_id = f"{_IDS.getrandbits(128):032x}"
-        scope.setdefault("state", {}).update(request_id=request_id, timing=timing)
-        begun = False
+        token = REQUEST_ID.set(request_id)
+        try:
+            await self._serve(scope, receive, send, headers, request_id)
+        finally:
+            REQUEST_ID.reset(token)
+
+    async def _serve(
+        self, scope: Scope, receive: Receive, send: Send, headers: Headers, request_id: str
+    ) -> None:
+        started = time.perf_counter()
+        timing, told = Timing(), dict[str, object]()
+        scope.setdefault("state", {}).update(request_id=request_id, timing=timing, log_fields=told)
+        status: int | None = None
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal begun
+            nonlocal status
             if message["type"] == "http.response.start":
-                begun = True
+                status = message["status"]
                 seconds = time.perf_counter() - started
-                self._metrics.saw_request(
-                    _route(scope), scope["method"], message["status"], seconds
-                )
+                self._metrics.saw_request(_route(scope), scope["method"], status, seconds)
                 out = MutableHeaders(scope=message)
                 out["X-Request-ID"] = request_id
                 out["Server-Timing"] = (
                     f"queue;dur={timing.queue_ms:.2f}, compute;dur={timing.compute_ms:.2f}, "
                     f"total;dur={1000 * seconds:.2f}"
                 )
+                if self._holder.draining:
+                    out["Connection"] = "close"  # the next request finds a service that stays
             await send(message)
 
         body = _BoundedBody(receive, self._limit(scope["path"]), self._body_timeout_s, headers)
         try:
             await self._app(scope, body.receive, send_with_headers)
         except ClientDisconnect:
-            return  # nobody is left to be told
+            pass  # nobody is left to be told
         except Exception:
             # Whatever went wrong is ours to find by its id; the client learns no more than that.
             _log.exception("request %s failed", request_id)
-            if begun:
+            if status is not None:
                 raise
             answer = problems.response(request_id, 500, problems.FAULT)
             await answer(scope, receive, send_with_headers)
+        finally:
+            _log_answer(scope, status, timing, told, time.perf_counter() - started)
 
     def _limit(self, path: str) -> int:
         if path.rstrip("/").endswith("/batch"):
@@ -120,6 +139,38 @@ def _route(scope: Scope) -> str:
     """The address as it is declared, without what varies in it; `none` for any other."""
     route = scope.get("route")
     return str(getattr(route, "path_format", None) or getattr(route, "path", "none"))
+
+
+def _log_answer(
+    scope: Scope, status: int | None, timing: Timing, told: dict[str, object], seconds: float
+) -> None:
+    """One line for a request: where it went, what came of it, where its time went."""
+    path, route = scope["path"], _route(scope)
+    probe = path in _PROBES or path.startswith(_PROBES_BELOW)
+    level = logging.DEBUG if probe else logging.INFO
+    if not _answers.isEnabledFor(level):
+        return
+    client = scope.get("client")
+    outcome = f"{status}" if status is not None else "nobody left to answer"
+    # The address as it is declared: what a client makes up does not go to the log.
+    _answers.log(
+        level,
+        "%s %s: %s in %.1f ms",
+        scope["method"],
+        route,
+        outcome,
+        1000 * seconds,
+        extra=with_fields(
+            method=scope["method"],
+            route=route,
+            status=status,
+            client=client[0] if client else None,
+            queue_ms=round(timing.queue_ms, 2),
+            compute_ms=round(timing.compute_ms, 2),
+            total_ms=round(1000 * seconds, 2),
+            **told,
+        ),
+    )
 
 
 class _BoundedBody:

@@ -25,6 +25,10 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity that is logged."
     )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto",
+        description="How: a JSON object a line, or text; `auto` takes text on a terminal.",
+    )
     checkpoint: Path = Field(
         Path("checkpoints/digits.safetensors"),
         description="Weights to serve if the file exists, else the shipped ones.",
@@ -75,6 +79,13 @@ class Settings(BaseSettings):
     )
     body_timeout_s: float = Field(
         10.0, gt=0, description="Seconds within which a body must arrive; later is 408."
+    )
+    drain_wait_s: float = Field(
+        3.0,
+        ge=0,
+        le=300,
+        description="Seconds after SIGTERM in which requests are taken still, for proxies to see "
+        "that the service is not ready.",
     )
     api_key: SecretStr | None = Field(
         None,

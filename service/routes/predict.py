@@ -105,9 +105,14 @@ async def _ask(request: Request, questions: list[Question]) -> list[Done[Predict
         client_left.cancel()
     metrics: Metrics = request.app.state.metrics
     metrics.saw_times((done.queue_ms, done.compute_ms) for done in dones)
-    for done in dones:
-        if done.answer is not None:
-            metrics.saw_answer(done.answer)
+    answers = [done.answer for done in dones if done.answer is not None]
+    for answer in answers:
+        metrics.saw_answer(answer)
+    request.state.log_fields.update(
+        pictures=len(questions),
+        answered=len(answers),
+        accepted=sum(answer.decision == "accept" for answer in answers),
+    )
     timing: Timing = request.state.timing
     # Until the last picture was begun, and from then until all were answered.
     timing.queue_ms = max((done.queue_ms for done in dones), default=0.0)
