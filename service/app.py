@@ -84,6 +84,7 @@ def create_app(
         Guard,
         max_upload_bytes=settings.max_upload_bytes,
         max_body_bytes=settings.max_body_bytes,
+        max_held_bytes=settings.max_held_bytes,
         body_timeout_s=settings.body_timeout_s,
         metrics=app.state.metrics,
         holder=app.state.holder,

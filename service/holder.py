@@ -76,7 +76,9 @@ def load_served(settings: Settings) -> Served:
         RuntimeError: If the device is not available.
     """
     path, source = _choose(settings)
-    classifier = load(path, n_draws=settings.draws, device=settings.device)
+    classifier = load(
+        path, n_draws=settings.draws, device=settings.device, threads=settings.lanes or None
+    )
     classifier.probabilities(np.zeros((1, SIDE, SIDE), np.uint8))
     return Served(classifier, source)
 
