@@ -1,4 +1,4 @@
-"""What is held at once is bounded; what cannot be taken is refused before any work is done on it."""
+"""What is held at once is bounded; what cannot be taken is refused before it costs anything."""
 
 import threading
 import time
