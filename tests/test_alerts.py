@@ -30,7 +30,13 @@ def promtool(*arguments: str, given: str | None = None) -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     done = subprocess.run(
-        [found, *arguments], check=False, input=given, cwd=FOLDER, capture_output=True, text=True, timeout=60
+        [found, *arguments],
+        check=False,
+        input=given,
+        cwd=FOLDER,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
