@@ -2,8 +2,7 @@
 
 import asyncio
 import importlib.metadata
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from model.classifier import DEFAULT_LEVEL, Prediction
 from model.door import SIDE, DigitImage
 from service import compression, tensors
+from service.admission import AdmittedRoute
 from service.compression import CompressionError
 from service.holder import ModelHolder, Served
 from service.inference_schemas import (
@@ -33,9 +33,10 @@ from service.routes.predict import ask
 from service.settings import Settings
 from service.tensors import JSON_LENGTH, InferenceRequest, TensorError
 
-__all__ = ["Reader", "router"]
+__all__ = ["infer_router", "router"]
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+infer_router = APIRouter(prefix="/v2", tags=["open inference protocol"], route_class=AdmittedRoute)
 
 _MODEL = "/models/{name}"
 _VERSION = "/models/{name}/versions/{version}"
@@ -47,7 +48,6 @@ _INFERRED = INFER_RESPONSE | inference_responses(
 
 _SMALL = 16 * 1024  # bytes that are read or written sooner than a thread could be asked to
 _WORTH_COMPRESSING = 1024
-_MOST_HELD = 64 * 2**20
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ async def live() -> Live:
 @router.get("/health/ready", responses=inference_responses(503))
 async def ready(request: Request) -> Ready:
     """200 when requests should be sent here, else 503."""
-    request.app.state.holder.get()
+    request.app.state.holder.check_ready()
     return Ready(ready=True)
 
 
@@ -109,13 +109,14 @@ def _infer_extra(path: list[dict[str, Any]]) -> dict[str, Any]:
     return {**INFER_REQUEST, "parameters": [*path, *INFER_REQUEST["parameters"]]}
 
 
-@router.post(f"{_MODEL}/infer", responses=_INFERRED, openapi_extra=_infer_extra(PATH))
-@router.post(f"{_VERSION}/infer", responses=_INFERRED, openapi_extra=_infer_extra(VERSION_PATH))
+@infer_router.post(f"{_MODEL}/infer", responses=_INFERRED, openapi_extra=_infer_extra(PATH))
+@infer_router.post(
+    f"{_VERSION}/infer", responses=_INFERRED, openapi_extra=_infer_extra(VERSION_PATH)
+)
 async def infer(request: Request) -> Response:
     """Answer for images that are the network's input already: the digit door is not run."""
     served = _served(request)
-    reader: Reader = request.app.state.reader
-    asked = await reader.read(request)
+    asked = await _asked(request)
     level = DEFAULT_LEVEL if asked.level is None else asked.level
     samples = served.classifier.check_request(asked.samples, level)
     dones = await ask(
@@ -134,67 +135,31 @@ async def infer(request: Request) -> Response:
     return await _anywhere(small, lambda: _response(served, asked, answers, accepted))
 
 
-class Reader:
-    """Reads requests within a bound on what all together hold, large ones one after another.
+async def _asked(request: Request) -> InferenceRequest:
+    """Receive and read the request's body, a large one when no other is being read.
 
-    They are held in memory until they are read, so their number must be bounded; and since reading
-    needs Python's lock for a good part, more at once would not be done sooner.
+    What comes of compressed bodies, and of reading any, is then there for one at a time; and since
+    reading needs Python's lock for a good part, more at once would not be done sooner.
+
+    Raises:
+        ProblemError: What is wrong with it; 504 if its turn to be read does not come in time.
     """
-
-    def __init__(self) -> None:
-        """Hold nothing yet."""
-        self._held = 0
-        self._turn = asyncio.Lock()
-
-    async def read(self, request: Request) -> InferenceRequest:
-        """Receive and read the request's body.
-
-        Raises:
-            ProblemError: 429 if too much is being received, 504 if its turn to be read does not
-                come in time, or what is wrong with it.
-        """
-        settings: Settings = request.app.state.settings
-        async with self._receive(request) as body:
-            try:
-                if len(body) <= _SMALL and "content-encoding" not in request.headers:
-                    return _read(request, body)
-                async with asyncio.timeout(settings.request_timeout_s), self._turn:
-                    return await asyncio.to_thread(_read, request, body)
-            except (TensorError, CompressionError) as error:
-                headers = {"Accept-Encoding": "gzip, deflate"} if error.status == 415 else None
-                raise ProblemError(error.status, str(error), headers) from error
-            except TimeoutError:
-                raise ProblemError(
-                    504,
-                    f"Not read within {settings.request_timeout_s:g} s, since others were; try "
-                    "again later.",
-                ) from None
-
-    @asynccontextmanager
-    async def _receive(self, request: Request) -> AsyncIterator[bytes]:
-        """The body, counted among what is held."""
-        parts: list[bytes] = []
-        size, full = 0, False
-        try:
-            async for part in request.stream():
-                full = full or self._held + len(part) > _MOST_HELD
-                if full:  # received all the same: else the client might never see the answer
-                    self._held -= size
-                    parts, size = [], 0
-                else:
-                    self._held += len(part)
-                    parts.append(part)
-                    size += len(part)
-            if full:
-                raise ProblemError(
-                    429,
-                    f"More than {_MOST_HELD:,} bytes of requests are being received; try again "
-                    "after the seconds in Retry-After.",
-                    {"Retry-After": "1"},
-                )
-            yield b"".join(parts)
-        finally:
-            self._held -= size
+    body = await request.body()
+    settings: Settings = request.app.state.settings
+    try:
+        if len(body) <= _SMALL and "content-encoding" not in request.headers:
+            return _read(request, body)
+        async with asyncio.timeout(settings.request_timeout_s), request.app.state.reading:
+            return await asyncio.to_thread(_read, request, body)
+    except (TensorError, CompressionError) as error:
+        headers = {"Accept-Encoding": "gzip, deflate"} if error.status == 415 else None
+        raise ProblemError(error.status, str(error), headers) from error
+    except TimeoutError:
+        raise ProblemError(
+            504,
+            f"Not read within {settings.request_timeout_s:g} s, since others were; try again "
+            "later.",
+        ) from None
 
 
 def _served(request: Request) -> Served:

@@ -639,6 +639,17 @@ def test_images_count_as_pictures_in_the_queue_and_a_full_one_is_429(
     assert "batches" in check_error(held_up.post(INFER, json=asked(too_many)), 413)
 
 
+def test_about_to_stop_it_is_not_ready_and_answers_still(
+    held_up: httpx.Client, engine: HeldUpEngine, app: FastAPI
+) -> None:
+    engine.free.set()
+    app.state.holder.draining = True
+    for path in ("/v2/health/ready", "/v2/models/digits/ready"):
+        assert "stop" in check_error(held_up.get(path), 503)
+    assert held_up.get("/v2/health/live").status_code == 200
+    assert held_up.post(INFER, json=asked(BLANKS)).status_code == 200
+
+
 def test_a_fault_is_a_500_without_details_logged_by_its_id(
     held_up: httpx.Client, engine: HeldUpEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -661,18 +672,21 @@ def test_what_is_not_answered_in_time_is_504(engine: HeldUpEngine) -> None:
         until(lambda: app.state.lanes.n_pending == 0)
 
 
-def test_more_than_may_be_held_at_once_is_429_and_its_room_is_free_again(
-    held_up: httpx.Client, engine: HeldUpEngine, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+def test_while_too_many_bytes_are_held_more_are_429_and_then_there_is_room_again(
+    engine: HeldUpEngine,
 ) -> None:
-    engine.free.set()
-    monkeypatch.setattr(inference, "_MOST_HELD", 5000)
-    for _ in range(3):
-        answer = held_up.post(INFER, json=asked(BLANKS))
-        assert "received" in check_error(answer, 429)
-        assert answer.headers["Retry-After"] == "1"
-        assert held_up.post(INFER, json=asked(BLANKS[:1])).status_code == 200
-        check_error(held_up.post(INFER, content=b"x" * 4000), 400)
-    assert app.state.reader._held == 0
+    app = create_app(Settings(device="cpu", lanes=1, max_body_bytes=20_000, max_held_bytes=20_000))
+    with running(app) as client, ThreadPoolExecutor(1) as other:
+        until(lambda: client.get("/v2/health/ready").status_code == 200)
+        app.state.holder.served = Served(Classifier(tiny_checkpoint(), engine), "file")  # type: ignore[arg-type]
+        first = other.submit(client.post, INFER, json=asked(BLANKS))
+        until(lambda: app.state.lanes.n_pending == 10)
+        answer = client.post(INFER, json=asked(BLANKS))
+        assert "bytes" in check_error(answer, 429)
+        assert int(answer.headers["Retry-After"]) > 0
+        engine.free.set()
+        assert first.result().status_code == 200
+        assert client.post(INFER, json=asked(BLANKS)).status_code == 200
 
 
 def test_large_bodies_are_read_and_written_off_the_event_loop(
