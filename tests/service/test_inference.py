@@ -626,14 +626,17 @@ def until(holds: Callable[[], bool]) -> None:
 def test_images_count_as_pictures_in_the_queue_and_a_full_one_is_429(
     held_up: httpx.Client, engine: HeldUpEngine, app: FastAPI
 ) -> None:
-    with ThreadPoolExecutor(1) as other:
+    with ThreadPoolExecutor(2) as other:
         first = other.submit(held_up.post, INFER, json=asked(BLANKS[:8]))
         until(lambda: app.state.lanes.n_pending == 8)
         answer = held_up.post(INFER, json=asked(BLANKS[:3]))
         assert "waiting" in check_error(answer, 429)
+        second = other.submit(held_up.post, INFER, json=asked(BLANKS[:2]))
+        until(lambda: app.state.lanes.n_pending == 10)
+        check_error(held_up.post(INFER, content=b"not even read"), 429)
         assert re.fullmatch(r"[1-9]\d*", answer.headers["Retry-After"])
         engine.free.set()
-        assert first.result().status_code == 200
+        assert [first.result().status_code, second.result().status_code] == [200, 200]
     assert held_up.post(INFER, json=asked(BLANKS[:3])).status_code == 200
     too_many = np.zeros((11, 28, 28), np.uint8)
     assert "batches" in check_error(held_up.post(INFER, json=asked(too_many)), 413)
