@@ -16,6 +16,7 @@ __all__ = ["ArrayError", "cut_out_arrays", "read_bytes"]
 _DATA = re.compile(rb'"data"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
 _STRING_OR_OBJECT = re.compile(rb'["{}]')
 _BETWEEN = re.compile(rb"[ \t\r\n,\[\]]")
+_MOST_LOOKED_AT = 16  # each costs time; nobody has a use for as many
 _ZERO, _NINE = ord("0"), ord("9")
 _IS_MARK = np.zeros(256, bool)
 _IS_MARK[list(b"[],")] = True
@@ -35,14 +36,17 @@ class _Numbers(NamedTuple):
 
 
 def cut_out_arrays(text: bytes) -> tuple[bytes, list[bytes]]:
-    """The text with `NaN` for every array of numbers that is a member `data`, and these arrays.
+    """The text with `NaN` for the arrays of numbers that are members `data`, and these arrays.
 
     In JSON, a quote, the word, a quote and a colon are nothing but that member's name, and an
     array of numbers ends before the next quote or brace. Where the text is not JSON, neither is
     what is left of it or what was cut out.
     """
     kept, arrays, at = [], [], 0
-    while (found := _DATA.search(text, at)) is not None:
+    for _ in range(_MOST_LOOKED_AT):
+        found = _DATA.search(text, at)
+        if found is None:
+            break
         end = _STRING_OR_OBJECT.search(text, found.end())
         array = text[found.end() : end.start() if end else None].rstrip(b" \t\r\n,")
         kept.append(text[at : found.end()])

@@ -184,6 +184,23 @@ def test_requests_take_turns_so_that_a_large_one_holds_up_no_other(
     ]
 
 
+def test_a_request_that_has_not_had_its_turn_keeps_its_place(
+    make: Callable[..., Numbers], work: Work
+) -> None:
+    lanes = make(batch=4)
+
+    async def scenario() -> None:
+        asking = []
+        for questions in (range(100, 104), range(200, 204), [300]):
+            asking.append(asyncio.ensure_future(answers(lanes, *questions)))
+            await asyncio.sleep(0)
+        work.go.set()
+        await asyncio.gather(*asking)
+
+    held(work, lanes, scenario)
+    assert work.batches == [[1], [100, 101, 102, 103], [200, 201, 202, 203], [300]]
+
+
 def test_lanes_share_what_waits(make: Callable[..., Numbers], work: Work) -> None:
     lanes = make(n_lanes=2)
     both = threading.Barrier(2)

@@ -189,6 +189,7 @@ BAD_REQUESTS: dict[str, tuple[int, str, Callable[[], bytes]]] = {
     "deep arrays of data": (400, "nested like", lambda: with_data("[" * 9000 + "]" * 9000)),
     "much beside the data": (413, "65,536", lambda: request(id="x" * 70_000)),
     "much data of strings": (413, "65,536", lambda: with_data(json.dumps(["0"] * 20_000))),
+    "many arrays of data": (413, "65,536", lambda: b'{"data":[]' + b',"data":[]' * 200_000 + b"}"),
     "an array": (400, "object", lambda: b"[]"),
     "a number as id": (400, "'id'", lambda: request(id=7)),
     "no inputs": (400, "inputs", lambda: b"{}"),
