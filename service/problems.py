@@ -122,7 +122,8 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def inference_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The same for a route of the Open Inference Protocol."""
-    return {status: {"description": TITLES[status], "model": InferenceError} for status in statuses}
+    titles = TITLES | {415: "Not a Content-Encoding that is read here"}
+    return {status: {"description": titles[status], "model": InferenceError} for status in statuses}
 
 
 def add_handlers(app: FastAPI) -> None:
