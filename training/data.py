@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from model.door import DigitImage, open_array
 from training.parallel import CHUNK, in_processes
+from training.ranks import ALONE, Ranks
 
 __all__ = [
     "DataNotFoundError",
@@ -244,13 +245,14 @@ def split(part: Part, *, n_validation: int, n_calibration: int) -> Split:
     )
 
 
-def through_door(part: Part, name: str, *, processes: int = 1) -> Inputs:
+def through_door(part: Part, name: str, *, processes: int = 1, ranks: Ranks = ALONE) -> Inputs:
     """What the digit door makes of each picture of a part.
 
     Args:
         part: The pictures.
         name: What the progress bar calls them.
         processes: How many work at once.
+        ranks: The processes that share the work; each is given all of it.
     """
     images = in_processes(
         _prepared_chunk,
@@ -258,6 +260,7 @@ def through_door(part: Part, name: str, *, processes: int = 1) -> Inputs:
         total=len(part),
         processes=processes,
         title=f"preparing {name}",
+        ranks=ranks,
     )
     return Inputs.of(list(images))
 

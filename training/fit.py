@@ -28,22 +28,23 @@ Using Outlier Mining".
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from model.architecture import ModelConfig
 from model.network import BayesianCNN
 from training.augment import Distortion
+from training.objective import Fittable, Objective, Terms
+from training.ranks import ALONE, Ranks
 
 __all__ = [
     "EpochSummary",
     "FitConfig",
-    "Fittable",
     "Fitter",
     "Step",
     "at_expected_odds",
@@ -132,27 +133,6 @@ def learning_rate_factor(progress: float, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
 
 
-class Fittable(Protocol):
-    """What a fit asks of a network, a `BayesianCNN` or one to compare it with."""
-
-    @property
-    def config(self) -> ModelConfig:
-        """Architecture and prior."""
-        ...
-
-    def forward_local(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Logits (B, C or C + 1) with noise of each picture's own."""
-        ...
-
-    def kl_divergence(self) -> Tensor:
-        """What the prior adds to the objective, in nats."""
-        ...
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """All parameters by name."""
-        ...
-
-
 N = TypeVar("N", bound=Fittable)
 
 
@@ -172,6 +152,8 @@ class Fitter(Generic[N]):
             are an augmentation, no further data: N stays the number of images.
         non_digits: Pictures of no class (M, 1, 28, 28), float in [0, 1]; needed if the network has
             an outcome for them. They do not count in N.
+        ranks: The processes that fit together. All are given the same of everything above, and
+            each computes its part of every batch.
     """
 
     def __init__(
@@ -184,20 +166,29 @@ class Fitter(Generic[N]):
         *,
         imitations: Tensor | None = None,
         non_digits: Tensor | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Make a fit at epoch 0; see the class.
 
         Raises:
-            ValueError: If imitations are to be shown and are not given for every image, or if the
-                network is to know non-digits and none are given or to be shown.
+            ValueError: If imitations are to be shown and are not given for every image, if the
+                network is to know non-digits and none are given or to be shown, or if there are
+                batches too small to give every rank a picture.
         """
         knows = network.config.not_a_digit
         if knows and (non_digits is None or not config.non_digits):
             raise ValueError("a network that is to know what is not a digit must be shown some")
         if config.imitated and (imitations is None or imitations.shape != images.shape):
             raise ValueError("an imitation of each image is needed to show imitated ones")
+        smallest = (len(labels) - 1) % config.batch_size + 1
+        if ranks.count > min(smallest, config.non_digits if knows else smallest):
+            raise ValueError(
+                f"{ranks.count} ranks are too many for the last batch of {smallest} pictures"
+                + (f" with {config.non_digits} non-digits beside it" if knows else "")
+            )
         self.network = network
         self.config = config
+        self.ranks = ranks
         self.epoch = 0
         self._images, self._labels = images.to(device), labels.to(device)
         self._imitations = imitations.to(device) if imitations is not None else None
@@ -208,7 +199,19 @@ class Fitter(Generic[N]):
             math.log(network.config.n_outputs),
             device=device,
         )
+        # What all ranks decide alike, and what each decides for its own pictures.
         self._generator = torch.Generator(device).manual_seed(config.seed)
+        self._own = self._generator if ranks.count == 1 else torch.Generator(device)
+        self._objective: Objective | DistributedDataParallel = Objective(
+            network,
+            beta=config.beta,
+            non_digit_weight=config.non_digit_weight,
+            n_train=len(labels),
+        )
+        if ranks.count > 1:
+            self._objective = DistributedDataParallel(
+                self._objective, device_ids=[device] if device.type == "cuda" else None
+            )
         self._optimizer = torch.optim.Adam(
             [parameter for _, parameter in network.named_parameters()],
             lr=config.learning_rate,
@@ -231,18 +234,23 @@ class Fitter(Generic[N]):
         The epoch counts as done, and `state` may be saved, once the iterator is exhausted.
         """
         warmup = min(0.5, self.config.warmup_epochs / self.config.epochs)
+        if self._own is not self._generator:
+            # Anew in each epoch, so that a saved state need not hold the generators of all ranks.
+            self._own.manual_seed(self.ranks.seed(self.config.seed, self.epoch))
         order = torch.randperm(self.n_train, generator=self._generator, device=self._images.device)
         total_steps = self.config.epochs * self.steps_per_epoch
         for i, batch in enumerate(torch.split(order, self.config.batch_size)):
             done = (self.epoch * self.steps_per_epoch + i + 1) / (total_steps + 1)
             for group in self._optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * learning_rate_factor(done, warmup)
-            yield self._step(self._shown(batch), self._labels[batch], self._chosen())
+            shown, own = self._shown(batch), self.ranks.part(batch)
+            yield self._step(shown, self._labels[own], self._chosen(), n_digits=len(batch))
         self.epoch += 1
 
     def summarise(self, steps: list[Step]) -> EpochSummary:
-        """Condense the steps of the epoch just finished."""
-        nll, _, other = (float(mean) for mean in np.mean(steps, axis=0))
+        """Condense the steps of the epoch just finished, over all ranks."""
+        mean_steps = self.ranks.mean(steps)
+        nll, _, other = (float(mean) for mean in np.mean(mean_steps, axis=0))
         kl = steps[-1].kl
         return EpochSummary(self.epoch, nll, kl, nll + other + kl / self.n_train, other)
 
@@ -292,52 +300,74 @@ class Fitter(Generic[N]):
         self.epoch = int(state["epoch"])
 
     def _shown(self, batch: Tensor) -> Tensor:
-        """The images of a batch, some of them as their imitations."""
-        images = self._images[batch]
+        """This rank's images of a batch, some of them as their imitations."""
+        own = self.ranks.part(batch)
+        images = self._images[own]
         if not self.config.imitated or self._imitations is None:
             return images
         chance = torch.rand(len(batch), generator=self._generator, device=images.device)
-        imitated = (chance < self.config.imitated)[:, None, None, None]
-        return torch.where(imitated, self._imitations[batch], images)
+        imitated = (self.ranks.part(chance) < self.config.imitated)[:, None, None, None]
+        return torch.where(imitated, self._imitations[own], images)
 
     def _chosen(self) -> Tensor | None:
-        """Which non-digits are to be shown beside a batch, the hard ones first."""
+        """Which non-digits this rank is to show beside a batch, the hard ones first."""
         if self._non_digits is None:
             return None
-        n_hard = round(self.config.hard_share * self.config.non_digits)
+        n_all = round(self.config.hard_share * self.config.non_digits)
+        n_hard = self.ranks.share(n_all)
         chosen = torch.randint(
             len(self._non_digits),
-            (self.config.non_digits - n_hard,),
-            generator=self._generator,
+            (self.ranks.share(self.config.non_digits) - n_hard,),
+            generator=self._own,
             device=self._non_digits.device,
         )
         if n_hard:
-            hard = torch.multinomial(self._hardness, n_hard, generator=self._generator)
+            hard = torch.multinomial(self._hardness, n_hard, generator=self._own)
             chosen = torch.cat([hard, chosen])
         return chosen
 
-    def _step(self, images: Tensor, labels: Tensor, chosen: Tensor | None = None) -> Step:
+    def _step(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        chosen: Tensor | None = None,
+        *,
+        n_digits: int | None = None,
+    ) -> Step:
+        """One step with this rank's digits and non-digits.
+
+        Args:
+            images: The digits (B, 1, H, W).
+            labels: Their classes (B,).
+            chosen: Which non-digits to show (M,).
+            n_digits: |B|, how many digits all ranks show; as many as this one if None.
+        """
         shown = images
         if chosen is not None and self._non_digits is not None:
             shown = torch.cat([images, self._non_digits[chosen]])
         if self.config.augmentation is not None:
-            shown = self.config.augmentation(shown, self._generator)
-        logits = self.network.forward_local(shown, self._generator)
-        n_digits, n_classes = len(labels), self.network.config.n_classes
-        nll = functional.cross_entropy(logits[:n_digits, :n_classes], labels)
-        other_nll = torch.zeros_like(nll)
-        if chosen is not None:
-            log_p = functional.log_softmax(logits, dim=1)
-            is_digit = log_p[:n_digits, :n_classes].logsumexp(dim=1)
-            each = -log_p[n_digits:, n_classes]
-            other_nll = self.config.non_digit_weight * each.mean() - is_digit.mean()
-            self._hardness[chosen] = each.detach().clamp_min(_EASIEST)
-        kl = self.network.kl_divergence()
-        loss = nll + other_nll + self.config.beta * kl / self.n_train
+            shown = self.config.augmentation(shown, self._own)
+        n_non_digits = 0 if chosen is None else len(chosen)
+        terms: Terms = self._objective(
+            shown,
+            labels,
+            self._own,
+            self.ranks.weight(len(labels), n_digits or len(labels)),
+            self.ranks.weight(n_non_digits, self.config.non_digits),
+        )
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        terms.loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self._optimizer.step()
-        return Step(nll.item(), kl.item(), other_nll.item())
+        if chosen is not None:
+            self._note_hardness(chosen, terms.each_non_digit)
+        return Step(terms.nll.item(), terms.kl.item(), terms.not_a_digit_nll.item())
+
+    def _note_hardness(self, chosen: Tensor, each: Tensor) -> None:
+        """Keep, on every rank, how badly the non-digits of all ranks were told."""
+        # Indices are exact as floating point numbers of double precision.
+        rows = torch.stack([chosen.double(), each.clamp_min(_EASIEST).double()], dim=1)
+        rows = self.ranks.gather_rows(rows, self.config.non_digits)
+        self._hardness[rows[:, 0].long()] = rows[:, 1].float()
 
 
 def at_expected_odds(

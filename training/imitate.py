@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from model.door import DigitImage, open_image
 from training.data import Inputs
 from training.parallel import CHUNK, in_processes
+from training.ranks import ALONE, Ranks
 
 __all__ = ["KINDS", "Kind", "imitate", "imitated_inputs", "likeness"]
 
@@ -104,6 +105,7 @@ def imitated_inputs(
     processes: int = 1,
     check_interrupted: Callable[[], None] = lambda: None,
     name: str = "pictures",
+    ranks: Ranks = ALONE,
 ) -> Inputs:
     """Imitate each digit once and pass the picture through the digit door.
 
@@ -113,6 +115,7 @@ def imitated_inputs(
         processes: How many work at once.
         check_interrupted: Called now and then; may raise to end it.
         name: What the progress bar calls them.
+        ranks: The processes that share the work; each is given all of it.
     """
     images = in_processes(
         _imitated_chunk,
@@ -121,6 +124,7 @@ def imitated_inputs(
         processes=processes,
         check_interrupted=check_interrupted,
         title=f"imitating {name}",
+        ranks=ranks,
     )
     return Inputs.of(list(images))
 

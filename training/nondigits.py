@@ -22,6 +22,7 @@ from scipy.ndimage import gaussian_filter
 from model.door import DigitImage, open_array
 from training.data import Inputs
 from training.parallel import CHUNK, in_processes
+from training.ranks import ALONE, Ranks
 
 __all__ = ["FAMILIES", "Family", "NonDigits", "draw_nondigit", "nondigit_inputs"]
 
@@ -59,6 +60,7 @@ def nondigit_inputs(
     processes: int = 1,
     check_interrupted: Callable[[], None] = lambda: None,
     name: str = "pictures",
+    ranks: Ranks = ALONE,
 ) -> NonDigits:
     """Draw `n` pictures, of all families in turn, and keep those that came out as no digit.
 
@@ -73,6 +75,7 @@ def nondigit_inputs(
         processes: How many work at once.
         check_interrupted: Called now and then; may raise to end it.
         name: What the progress bar calls them.
+        ranks: The processes that share the work; each is given all of it.
     """
     tasks = []
     for start in range(0, n, CHUNK):
@@ -86,6 +89,7 @@ def nondigit_inputs(
         processes=processes,
         check_interrupted=check_interrupted,
         title=f"drawing what is no digit for {name}",
+        ranks=ranks,
     )
     inputs = Inputs.of(list(images))
     family = np.arange(n) % len(FAMILIES)

@@ -2,11 +2,13 @@
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from typing import TypeVar
 
 from tqdm import tqdm
+
+from training.ranks import ALONE, Ranks
 
 __all__ = ["CHUNK", "in_processes"]
 
@@ -27,6 +29,7 @@ def in_processes(
     processes: int = 1,
     check_interrupted: Callable[[], None] = lambda: None,
     title: str,
+    ranks: Ranks = ALONE,
 ) -> Iterator[R]:
     """The results of all tasks, in their order.
 
@@ -37,19 +40,40 @@ def in_processes(
         processes: How many work at once.
         check_interrupted: Called now and then; may raise to end it.
         title: What the progress bar says.
+        ranks: Processes, of several machines perhaps, that share the tasks out; each is given all
+            results.
     """
-    with ExitStack() as stack:
-        bar = tqdm(total=total, desc=title, unit="picture", disable=None, leave=False)
-        stack.enter_context(bar)
-        results: Iterable[Sequence[R]] = map(work, tasks)
-        if processes > 1 and total > _WORTH_PROCESSES:
-            context = multiprocessing.get_context("spawn")
-            pool = stack.enter_context(context.Pool(processes, _ignore_interruptions))
-            results = pool.imap(work, tasks)
-        for result in results:
+    own = tasks[ranks.rank :: ranks.count]
+    done = _work_off(work, own, processes if total > _WORTH_PROCESSES else 1)
+    silent = None if ranks.is_first else True
+    with (
+        closing(done),
+        tqdm(total=total, desc=title, unit="picture", disable=silent, leave=False) as bar,
+    ):
+        mine = []
+        for results in done:
             check_interrupted()
-            yield from result
-            bar.update(len(result))
+            bar.update(len(results) * ranks.count)
+            if ranks.count == 1:
+                yield from results
+            else:
+                mine.append(results)
+    if ranks.count > 1:
+        of_rank = ranks.gather(mine)
+        for i in range(len(tasks)):
+            yield from of_rank[i % ranks.count][i // ranks.count]
+
+
+def _work_off(
+    work: Callable[[T], Sequence[R]], tasks: Sequence[T], processes: int
+) -> Generator[Sequence[R], None, None]:
+    """The results of each task, in their order."""
+    if processes == 1:
+        yield from map(work, tasks)
+        return
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes, _ignore_interruptions) as pool:
+        yield from pool.imap(work, tasks)
 
 
 def _ignore_interruptions() -> None:

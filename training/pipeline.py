@@ -28,7 +28,8 @@ from training.evaluation import Asker, evaluate
 from training.findings import Evaluation
 from training.fit import EpochSummary, Fitter, at_expected_odds, new_network
 from training.metrics import error_rate, nll
-from training.resume import UnfinishedRun
+from training.ranks import ALONE, Ranks
+from training.resume import UnfinishedRun, UnfinishedRunError
 from training.rules import answer_non_digits, make_rules
 from training.shown import as_input, prepare_shown
 
@@ -53,7 +54,8 @@ def train(
     fresh: bool = False,
     brief: bool = False,
     check_interrupted: Callable[[], None] = lambda: None,
-) -> Evaluation:
+    ranks: Ranks = ALONE,
+) -> Evaluation | None:
     """One whole run: data, fit, calibration, evaluation, checkpoint, report.
 
     Args:
@@ -65,9 +67,11 @@ def train(
         fresh: Discard an unfinished run instead of continuing it.
         brief: Evaluate on the parts of the data alone, and write no report.
         check_interrupted: Called at every step of the fit and before writing; may raise to end it.
+        ranks: The processes that fit together. The first does the rest alone, and alone writes.
 
     Returns:
-        The evaluation, with the checkpoint that was written to `config.output`.
+        The evaluation, with the checkpoint that was written to `config.output`; None on other ranks
+        than the first.
 
     Raises:
         DataNotFoundError: If the data is not to be had; nothing is written.
@@ -78,11 +82,12 @@ def train(
     started = time.monotonic()
     torch.set_num_threads(config.threads)
     torch.backends.cudnn.deterministic = True
-    _check_writable(config.output.parent)
+    if ranks.is_first:
+        _check_writable(config.output.parent)
     parts = split(
         source.train(), n_validation=source.n_validation, n_calibration=source.n_calibration
     )
-    provenance = _provenance(source, parts, config, device)
+    provenance = _provenance(source, parts, config, device, ranks)
     unfinished = UnfinishedRun(
         config.output,
         {
@@ -94,21 +99,30 @@ def train(
                 "fit",
                 "device",
                 "threads",
+                "ranks",
                 "versions",
             )
         },
     )
-    if fresh:
+    if fresh and ranks.is_first:
         unfinished.discard()
     print(
         f"preparing {len(parts.fit):,} pictures to fit, {len(parts.validation):,} to choose by and "
         f"{len(parts.calibration):,} to calibrate on",
         flush=True,
     )
-    validation = through_door(parts.validation, "validation", processes=config.threads)
+    validation = through_door(parts.validation, "validation", processes=config.threads, ranks=ranks)
     fitter, history = _fit(
-        parts, validation.pixels, config, device, unfinished, check_interrupted=check_interrupted
+        parts,
+        validation.pixels,
+        config,
+        device,
+        unfinished,
+        check_interrupted=check_interrupted,
+        ranks=ranks,
     )
+    if not ranks.is_first:
+        return None
 
     print(f"asking all {config.n_draws} networks about every held-out picture", flush=True)
     posterior = Posterior(config.model, *_posterior_arrays(fitter), seed=config.draw_seed)
@@ -184,9 +198,10 @@ def _fit(
     unfinished: UnfinishedRun,
     *,
     check_interrupted: Callable[[], None],
+    ranks: Ranks,
 ) -> tuple[Fitter[BayesianCNN], list[EpochSummary]]:
     """Fit epoch by epoch with a progress bar, saving the state after each."""
-    shown = prepare_shown(parts.fit, config, check_interrupted)
+    shown = prepare_shown(parts.fit, config, check_interrupted, ranks=ranks)
     fitter = Fitter(
         new_network(config.model, config.fit, device),
         config.fit,
@@ -195,20 +210,24 @@ def _fit(
         device,
         imitations=shown.imitations,
         non_digits=shown.non_digits,
+        ranks=ranks,
     )
-    history = unfinished.restore(fitter)
+    history = _restore(unfinished, fitter)
     if history:
         print(f"continuing the unfinished run after epoch {fitter.epoch} of {config.fit.epochs}")
     while fitter.epoch < config.fit.epochs:
         title = f"epoch {fitter.epoch + 1}/{config.fit.epochs}"
         steps = []
-        with tqdm(total=fitter.steps_per_epoch, desc=title, disable=None, leave=False) as bar:
+        silent = None if ranks.is_first else True
+        with tqdm(total=fitter.steps_per_epoch, desc=title, disable=silent, leave=False) as bar:
             for step in fitter.run_epoch():
                 check_interrupted()
                 steps.append(step)
                 bar.set_postfix_str(f"NLL {step.nll:.3f}, KL {step.kl:,.0f} nats", refresh=False)
                 bar.update()
         history.append(fitter.summarise(steps))
+        if not ranks.is_first:
+            continue
         unfinished.save(fitter, history)
         glance = _glance(fitter, validation, parts.validation.labels, config.validation_draws)
         print(
@@ -217,6 +236,23 @@ def _fit(
             flush=True,
         )
     return fitter, history
+
+
+def _restore(unfinished: UnfinishedRun, fitter: Fitter[BayesianCNN]) -> list[EpochSummary]:
+    """Continue where the saved run stopped; the first rank reads it and tells the others."""
+    history: list[EpochSummary] = []
+    refused: UnfinishedRunError | None = None
+    if fitter.ranks.is_first:
+        try:
+            history = unfinished.restore(fitter)
+        except UnfinishedRunError as error:
+            refused = error
+    history, refused = fitter.ranks.from_first((history, refused))
+    if refused is not None:
+        raise refused
+    if history and fitter.ranks.count > 1:
+        fitter.restore(fitter.ranks.from_first(fitter.state()))
+    return history
 
 
 @torch.inference_mode()
@@ -243,7 +279,7 @@ def _check_finite(posterior: Posterior) -> None:
 
 
 def _provenance(
-    source: Source, parts: Split, config: RunConfig, device: torch.device
+    source: Source, parts: Split, config: RunConfig, device: torch.device, ranks: Ranks
 ) -> dict[str, Any]:
     """Everything that decided this run, as plain JSON values."""
     values = {
@@ -260,8 +296,9 @@ def _provenance(
         "input_contract": INPUT_CONTRACT,
         "architecture": config.model.to_dict(),
         "fit": asdict(config.fit),
-        "device": str(device),
+        "device": device.type,
         "threads": config.threads,
+        "ranks": ranks.count,
         "machine": platform.machine(),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _VERSIONED},

@@ -10,7 +10,8 @@ import math
 import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -25,6 +26,7 @@ from training.data import DataNotFoundError, Mnist
 from training.findings import Evaluation
 from training.options import add_data_options, add_device_option, data_source, positive
 from training.pipeline import FloorError, train
+from training.ranks import LostRankError, Ranks, joined, started_ranks
 from training.resume import UnfinishedRunError
 from training.tables import format_evaluation
 
@@ -59,7 +61,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _configure(options: argparse.Namespace) -> RunConfig:
+def _configure(options: argparse.Namespace, ranks: Ranks) -> RunConfig:
     """The data set's preset with the given options in place."""
     preset = PRESETS[options.dataset or Mnist.name]
 
@@ -84,7 +86,7 @@ def _configure(options: argparse.Namespace) -> RunConfig:
     return replace(
         preset,
         output=options.output or preset.output,
-        threads=options.threads or preset.threads,
+        threads=options.threads or max(1, preset.threads // ranks.local_count),
         fit=replace(
             preset.fit,
             **given(
@@ -101,11 +103,20 @@ def _configure(options: argparse.Namespace) -> RunConfig:
     )
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str, ranks: Ranks) -> torch.device:
+    """The device of that name; of several GPUs each rank takes its own."""
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise ValueError("--device cuda: PyTorch finds no CUDA device")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
+    if name == "cpu" or not available:
+        return torch.device("cpu")
+    n_devices = torch.cuda.device_count()
+    if ranks.local_count > n_devices:
+        raise ValueError(
+            f"{ranks.local_count} ranks on a machine with {n_devices} CUDA devices: start one for "
+            "each, or take --device cpu"
+        )
+    return torch.device("cuda", ranks.local_rank)
 
 
 def _report(evaluation: Evaluation, config: RunConfig, dataset: str) -> None:
@@ -170,41 +181,57 @@ def main(arguments: list[str] | None = None) -> int:
         for asked in (signal.SIGTERM, signal.SIGINT)
         if signal.getsignal(asked) is not signal.SIG_IGN  # as for jobs in a shell's background
     }
+    ranks = started_ranks()
     try:
-        config = _configure(options)
+        config = _configure(options, ranks)
         dataset = options.dataset or Mnist.name
         source = data_source(dataset, options.data_dir)
-        device = _device(options.device)
-        evaluation = train(
-            source,
-            config,
-            device=device,
-            data_dir=options.data_dir,
-            brief=options.brief,
-            force=options.force,
-            fresh=options.fresh,
-            check_interrupted=interruption.check,
-        )
+        device = _device(options.device, ranks)
+        with joined(ranks, device), _only_first_speaks(ranks):
+            evaluation = train(
+                source,
+                config,
+                device=device,
+                data_dir=options.data_dir,
+                brief=options.brief,
+                force=options.force,
+                fresh=options.fresh,
+                check_interrupted=interruption.check,
+                ranks=ranks,
+            )
     except (DataNotFoundError, UnfinishedRunError, ValueError) as error:
         return _fail(error, 2)
     except FloorError as error:
         return _fail(f"{error}. {config.output} was left as it was.", 3)
-    except OSError as error:
+    except (OSError, CheckpointError, LostRankError) as error:
         return _fail(_not_written(error, config.output), 1)
-    except CheckpointError as error:
-        return _fail(f"could not write {config.output}: {error}", 1)
     except KeyboardInterrupt:
         again = "the same command without --fresh" if options.fresh else "the same command"
         return _fail(f"interrupted; {again} continues after the last whole epoch", 130)
     finally:
         for asked, handler in before.items():
             signal.signal(asked, handler)
-    _report(evaluation, config, dataset)
+    if evaluation is not None:
+        _report(evaluation, config, dataset)
     return 0
 
 
-def _not_written(error: OSError, output: Path) -> str:
+@contextmanager
+def _only_first_speaks(ranks: Ranks) -> Iterator[None]:
+    """Of several ranks one tells how the run goes; errors are told by each."""
+    if ranks.is_first:
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        yield
+
+
+def _not_written(error: OSError | CheckpointError | LostRankError, output: Path) -> str:
     """Why nothing was written, and what to do about it."""
+    if isinstance(error, LostRankError):
+        return "another rank was lost; the same command continues after the last whole epoch"
+    if isinstance(error, CheckpointError):
+        return f"could not write {output}: {error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
             f"could not write {output}: the disk that holds {output.parent} is full. Make room and "

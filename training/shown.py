@@ -13,6 +13,7 @@ from training.config import RunConfig
 from training.data import Part, through_door
 from training.imitate import imitated_inputs, likeness
 from training.nondigits import nondigit_inputs
+from training.ranks import ALONE, Ranks
 
 __all__ = ["Shown", "as_input", "prepare_shown"]
 
@@ -38,7 +39,11 @@ class Shown:
 
 
 def prepare_shown(
-    part: Part, config: RunConfig, check_interrupted: Callable[[], None] = lambda: None
+    part: Part,
+    config: RunConfig,
+    check_interrupted: Callable[[], None] = lambda: None,
+    *,
+    ranks: Ranks = ALONE,
 ) -> Shown:
     """Pass the fit part through the digit door, and draw what is shown beside it.
 
@@ -46,8 +51,9 @@ def prepare_shown(
         part: The fit part.
         config: What is wanted.
         check_interrupted: Called now and then; may raise to end it.
+        ranks: The processes that share the work; each is given all of it.
     """
-    pixels = through_door(part, "fit", processes=config.threads).pixels
+    pixels = through_door(part, "fit", processes=config.threads, ranks=ranks).pixels
     imitations = non_digits = None
     if config.fit.imitated:
         print("imitating pictures as others might send them", flush=True)
@@ -57,6 +63,7 @@ def prepare_shown(
             processes=config.threads,
             check_interrupted=check_interrupted,
             name="fit",
+            ranks=ranks,
         )
         # Nothing is to be learnt where the digit was lost on the way: there it stays as it was.
         lost = imitated.flagged | (likeness(imitated.pixels, pixels) < _LEAST_LIKENESS)
@@ -71,6 +78,7 @@ def prepare_shown(
             processes=config.threads,
             check_interrupted=check_interrupted,
             name="fit",
+            ranks=ranks,
         )
         non_digits = as_input(drawn.inputs.pixels)
     return Shown(as_input(pixels), torch.from_numpy(part.labels), imitations, non_digits)

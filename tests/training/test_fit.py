@@ -320,9 +320,11 @@ def marked(imitated: float, seed: int = 0) -> tuple[Fitter[BayesianCNN], list[to
     shown: list[torch.Tensor] = []
     step = fit._step
 
-    def spy(batch: torch.Tensor, labels: torch.Tensor, chosen: torch.Tensor | None) -> Step:
+    def spy(
+        batch: torch.Tensor, labels: torch.Tensor, chosen: torch.Tensor | None, *, n_digits: int
+    ) -> Step:
         shown.append(batch.mean(dim=(1, 2, 3)))
-        return step(batch, labels, chosen)
+        return step(batch, labels, chosen, n_digits=n_digits)
 
     fit._step = spy  # type: ignore[method-assign]
     list(fit.run_epoch())
