@@ -16,7 +16,7 @@ from service.holder import ModelHolder, announce
 from service.keys import Keys
 from service.metrics import Metrics
 from service.questions import make_lanes
-from service.routes import operations, page, predict
+from service.routes import docs, operations, page, predict
 from service.settings import Settings
 from service.watch import CheckpointFile, Refresher
 
@@ -57,6 +57,8 @@ def create_app(
         version=importlib.metadata.version("maybe-neural-network"),
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,  # its pages would take their parts from elsewhere; see routes/docs.py
+        redoc_url=None,
     )
     app.state.settings = settings
     app.state.holder = ModelHolder()
@@ -67,6 +69,7 @@ def create_app(
     app.include_router(predict.router)
     app.include_router(operations.router)
     app.include_router(page.router)
+    app.include_router(docs.router)
     # The last that is added stands outermost: every answer gets its id and is counted, and pages of
     # listed origins may read a refusal, too.
     app.add_middleware(Keys, api_key=settings.api_key, for_all=settings.key_for_all)
