@@ -15,6 +15,7 @@ from service.guard import Guard
 from service.holder import ModelHolder, announce
 from service.keys import Keys
 from service.metrics import Metrics
+from service.openapi import INFO, complete_document
 from service.questions import make_lanes
 from service.routes import docs, operations, page, predict
 from service.settings import Settings
@@ -52,11 +53,11 @@ def create_app(
                 await asyncio.to_thread(app.state.lanes.close)
 
     app = FastAPI(
-        title="Maybe Neural Network",
-        summary="Reads a handwritten digit and says how sure it is.",
+        **INFO,
         version=importlib.metadata.version("maybe-neural-network"),
         lifespan=lifespan,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
         docs_url=None,  # its pages would take their parts from elsewhere; see routes/docs.py
         redoc_url=None,
     )
@@ -70,6 +71,7 @@ def create_app(
     app.include_router(operations.router)
     app.include_router(page.router)
     app.include_router(docs.router)
+    complete_document(app, settings)
     # The last that is added stands outermost: every answer gets its id and is counted, and pages of
     # listed origins may read a refusal, too.
     app.add_middleware(Keys, api_key=settings.api_key, for_all=settings.key_for_all)

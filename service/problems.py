@@ -20,6 +20,8 @@ from model.errors import (
 
 __all__ = [
     "FAULT",
+    "MEDIA_TYPE",
+    "TITLES",
     "Problem",
     "ProblemError",
     "add_handlers",

@@ -43,13 +43,21 @@ class PredictQuery(BaseModel):
     draws: bool = Field(False, description="Also return every draw's probabilities.")
 
 
-@router.post("/predict", responses={**_PROBLEMS, **responses(415)})
+@router.post(
+    "/predict",
+    summary="Read one digit",
+    response_description="The answer; `decision` says whether a person should look.",
+    responses={**_PROBLEMS, **responses(415)},
+)
 async def predict(
     request: Request,
     file: Annotated[UploadFile, File(description="PNG, JPEG, WebP, BMP, GIF or TIFF.")],
     query: Annotated[PredictQuery, Query()],
 ) -> PredictResponse:
-    """Read one digit: probabilities, credible intervals, entropies and a decision."""
+    """Read one digit: probabilities, credible intervals, entropies and a decision.
+
+    `curl -F file=@seven.png http://127.0.0.1:8000/predict`
+    """
     served = request.app.state.holder.get()
     settings: Settings = request.app.state.settings
     samples = served.classifier.check_request(query.samples, query.level)
@@ -59,13 +67,21 @@ async def predict(
     return _response(done, served, query)
 
 
-@router.post("/predict/batch", responses=_PROBLEMS)
+@router.post(
+    "/predict/batch",
+    summary="Read several digits",
+    response_description="One entry per file, in their order: an answer or an error.",
+    responses=_PROBLEMS,
+)
 async def predict_batch(
     request: Request,
     files: Annotated[list[UploadFile], File(description="Pictures, as for `/predict`.")],
     query: Annotated[PredictQuery, Query()],
 ) -> BatchResponse:
-    """Read several digits; a file that cannot be read is an `error` entry of its own."""
+    """Read several digits; a file that cannot be read is an `error` entry of its own.
+
+    `curl -F files=@seven.png -F files=@four.png http://127.0.0.1:8000/predict/batch`
+    """
     served = request.app.state.holder.get()
     settings: Settings = request.app.state.settings
     samples = served.classifier.check_request(query.samples, query.level)
