@@ -230,6 +230,9 @@ def _bound(operation: Json, schemas: Json, settings: Settings) -> None:
                 schema.update(only)
             if parameter["name"] == "samples":
                 schema.update(maximum=settings.draws, examples=[settings.draws])
+            if parameter["name"] == "level":  # each tail must hold a draw
+                del schema["exclusiveMaximum"]
+                schema["maximum"] = (10**6 * (settings.draws - 2) // settings.draws) / 10**6
             parameter["example"] = schema.pop("examples", [schema.get("default")])[0]
     form = operation.get("requestBody", {}).get("content", {}).get("multipart/form-data")
     if form is not None:
