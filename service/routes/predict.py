@@ -61,6 +61,7 @@ async def predict(
     served = request.app.state.holder.get()
     settings: Settings = request.app.state.settings
     samples = served.classifier.check_request(query.samples, query.level)
+    await _check_only(request)
     _check_size(file, settings)
     question = Question(served, file, samples, query.level, settings.max_pixels)
     (done,) = await _ask(request, [question])
@@ -151,6 +152,16 @@ def _response(done: Done[Prediction], served: Served, query: PredictQuery) -> Pr
 def _batch_error(request: Request, error: ProblemError) -> BatchError:
     body = problem(request.state.request_id, error.status_code, str(error.detail))
     return BatchError(error=body)
+
+
+async def _check_only(request: Request) -> None:
+    """Refuse a form with several pictures: answering for one of them would pass over the others."""
+    form = await request.form()  # parsed already
+    n_files = len(form.getlist("file"))
+    if n_files > 1:
+        raise ProblemError(
+            422, f"There are {n_files} parts 'file', expected is one; /predict/batch takes several."
+        )
 
 
 def _check_size(file: UploadFile, settings: Settings) -> None:
