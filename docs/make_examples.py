@@ -1,11 +1,18 @@
-"""Have the service answer for its own document: `python -m docs.make_examples URL`.
+"""Have the service answer for its own document: `python -m docs.make_examples`.
 
-It writes `service/examples.json`, the examples of the OpenAPI document, with what a service at that
-address answers; it should run with the shipped weights and its default settings.
+It writes `service/examples.json`, the examples of the OpenAPI document, with what a service with
+the shipped weights and default settings answers. `make pictures` runs it.
 """
 
 import json
+import os
+import socket
+import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +27,41 @@ Json = dict[str, Any]
 
 
 def main() -> None:
-    (url,) = sys.argv[1:] or ["http://127.0.0.1:8000"]
-    with httpx.Client(base_url=url, timeout=30) as client:
+    with started() as client:
         found = answers(client)
     EXAMPLES.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
-    print(f"{EXAMPLES.relative_to(ROOT)}: {sum(map(len, found.values()))} answers")
+    print(f"{EXAMPLES.relative_to(ROOT)}: {len(found)} operations")
+
+
+@contextmanager
+def started() -> Iterator[httpx.Client]:
+    """A client of a service that is started for it and ended after."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("MNN_")}
+    environment = {**inherited, "MNN_PORT": str(port), "MNN_DEVICE": "cpu"}
+    # In an empty folder: no checkpoint of the developer's is picked up.
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen([sys.executable, "-m", "service"], env=environment, cwd=folder)
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+                wait_until_ready(client)
+                yield client
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def wait_until_ready(client: httpx.Client) -> None:
+    for _ in range(300):
+        try:
+            if client.get("/health/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass  # it does not listen yet
+        time.sleep(0.1)
+    sys.exit("error: the service did not become ready")
 
 
 def answers(client: httpx.Client) -> Json:

@@ -136,7 +136,7 @@ def test_everything_is_described(document: Json) -> None:
             assert resolved(parameter, document)["description"], where
     assert len(ids) == len(list(operations(document)))
     for name, schema in document["components"]["schemas"].items():
-        for field, value in schema["properties"].items():
+        for field, value in schema.get("properties", {}).items():
             told = value.get("description") or resolved(value, document).get("description")
             assert told, f"{name}.{field}"
     for where, status, response in declared_responses(document):
