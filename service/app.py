@@ -48,7 +48,6 @@ def create_app(
         finally:
             loading.cancel()
             app.state.holder.served = None
-            app.state.metrics.serves(None)
             if app.state.lanes is not None:
                 await asyncio.to_thread(app.state.lanes.close)
 
@@ -65,7 +64,10 @@ def create_app(
     app.state.holder = ModelHolder()
     app.state.lanes = None  # made with the model, since their number depends on its device
     app.state.refresher = None  # made with the model
-    app.state.metrics = Metrics(lambda: app.state.lanes.n_pending if app.state.lanes else 0)
+    app.state.metrics = Metrics(
+        pending=lambda: app.state.lanes.n_pending if app.state.lanes else 0,
+        ready=lambda: app.state.holder.is_ready,
+    )
     problems.add_handlers(app)
     app.include_router(predict.router)
     app.include_router(operations.router)
@@ -87,8 +89,10 @@ def create_app(
         Guard,
         max_upload_bytes=settings.max_upload_bytes,
         max_body_bytes=settings.max_body_bytes,
+        max_held_bytes=settings.max_held_bytes,
         body_timeout_s=settings.body_timeout_s,
         metrics=app.state.metrics,
+        holder=app.state.holder,
     )
     return app
 

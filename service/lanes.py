@@ -140,6 +140,26 @@ class Lanes(Generic[Q, P, A]):
         """How many pictures are waiting or being answered."""
         return self._pending
 
+    def check_room(self, n: int) -> None:
+        """Refuse so many pictures unless there is room for them.
+
+        Raises:
+            ProblemError: 413 if there can never be; 429 if there is none now.
+        """
+        room = self._queue + self.n_lanes
+        if n > room:
+            raise ProblemError(
+                413, f"{n} pictures at once are more than {room}; send smaller batches."
+            )
+        if self._pending + n > room:
+            retry_s = math.ceil(self._pending * self._usual_s / self.n_lanes)
+            raise ProblemError(
+                429,
+                f"{self._pending:,} pictures are waiting and {self._queue:,} may; try again after "
+                "the seconds in Retry-After.",
+                {"Retry-After": str(min(max(retry_s, 1), 60))},
+            )
+
     def close(self) -> None:
         """Finish what is being worked on, drop what waits and stop the threads."""
         self._arrived.close()
@@ -150,20 +170,7 @@ class Lanes(Generic[Q, P, A]):
     # On the event loop
 
     def _admit(self, questions: Sequence[Q]) -> list[_Job[Q, P, A]]:
-        room = self._queue + self.n_lanes
-        if len(questions) > room:
-            raise ProblemError(
-                413,
-                f"{len(questions)} pictures at once are more than {room}; send smaller batches.",
-            )
-        if self._pending + len(questions) > room:
-            retry_s = math.ceil(self._pending * self._usual_s / self.n_lanes)
-            raise ProblemError(
-                429,
-                f"{self._pending:,} pictures are waiting and {self._queue:,} may; try again after "
-                "the seconds in Retry-After.",
-                {"Retry-After": str(min(max(retry_s, 1), 60))},
-            )
+        self.check_room(len(questions))
         loop = asyncio.get_running_loop()
         deadline = time.monotonic() + self._timeout_s
         jobs = [_Job[Q, P, A](question, loop.create_future(), deadline) for question in questions]
