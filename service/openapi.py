@@ -81,9 +81,14 @@ PROBLEMS: dict[int, dict[str, str]] = {
     429: {
         "queue": "1,026 pictures are waiting and 1,024 may; try again after the seconds in "
         "Retry-After.",
+        "bytes": "Too many bytes are being uploaded at this moment; try again after the seconds in "
+        "Retry-After.",
     },
     500: {"fault": FAULT},
-    503: {"loading": "The model is being loaded; try again in a second."},
+    503: {
+        "loading": "The model is being loaded; try again in a second.",
+        "stopping": "The service is about to stop; ask another one, or try again in a few seconds.",
+    },
     504: {
         "late": "Not answered within 10 s; try again later, or ask for fewer samples.",
     },
