@@ -85,7 +85,31 @@ def answers(client: httpx.Client) -> Json:
         "GET /metrics": success("text/plain", model=("Some of its lines", some_metrics(client))),
         "GET /health/live": success(live=("It runs", client.get("/health/live").json())),
         "GET /health/ready": success(ready=("It is warm", client.get("/health/ready").json())),
+        **inference_answers(client, f"/v2/models/{model['name']}", model["version"]),
     }
+
+
+def inference_answers(client: httpx.Client, model: str, version: str) -> Json:
+    """The same for the Open Inference Protocol."""
+
+    def found(path: str) -> Json:
+        return success(found=("What is found", client.get(path).json()))
+
+    asked = json.loads((PICTURES / "infer.json").read_text())
+    inferred = client.post(f"{model}/infer", json=asked).raise_for_status().json()
+    answers = {
+        "GET /v2": found("/v2"),
+        "GET /v2/health/live": found("/v2/health/live"),
+        "GET /v2/health/ready": found("/v2/health/ready"),
+    }
+    for declared in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+        path = declared.format(name=model.rpartition("/")[2], version=version)
+        answers |= {
+            f"GET {declared}": found(path),
+            f"GET {declared}/ready": found(f"{path}/ready"),
+            f"POST {declared}/infer": success(seven=("Three outputs for a seven", inferred)),
+        }
+    return answers
 
 
 def success(media_type: str = "application/json", **examples: tuple[str, Any]) -> Json:

@@ -15,10 +15,11 @@ from service.guard import Guard
 from service.holder import ModelHolder, announce
 from service.keys import Keys
 from service.metrics import Metrics
-from service.openapi import INFO, complete_document
+from service.openapi import INFO, complete_document, operation_id
 from service.questions import make_lanes
-from service.routes import docs, operations, page, predict
+from service.routes import docs, inference, operations, page, predict
 from service.settings import Settings
+from service.tensors import JSON_LENGTH
 from service.watch import CheckpointFile, Refresher
 
 __all__ = ["create_app"]
@@ -56,7 +57,7 @@ def create_app(
         version=importlib.metadata.version("maybe-neural-network"),
         lifespan=lifespan,
         redirect_slashes=False,
-        generate_unique_id_function=lambda route: route.name,
+        generate_unique_id_function=operation_id,
         docs_url=None,  # its pages would take their parts from elsewhere; see routes/docs.py
         redoc_url=None,
     )
@@ -68,8 +69,11 @@ def create_app(
         pending=lambda: app.state.lanes.n_pending if app.state.lanes else 0,
         ready=lambda: app.state.holder.is_ready,
     )
+    app.state.reading = asyncio.Lock()  # large bodies of tensors, one after another
     problems.add_handlers(app)
     app.include_router(predict.router)
+    app.include_router(inference.router)
+    app.include_router(inference.infer_router)
     app.include_router(operations.router)
     app.include_router(page.router)
     app.include_router(docs.router)
@@ -82,8 +86,8 @@ def create_app(
             CORSMiddleware,
             allow_origins=settings.origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
-            expose_headers=["X-Request-ID", "Server-Timing", "Retry-After"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-ID", JSON_LENGTH],
+            expose_headers=["X-Request-ID", "Server-Timing", "Retry-After", JSON_LENGTH],
         )
     app.add_middleware(
         Guard,

@@ -7,18 +7,20 @@ that the service has given, kept in `examples.json` by `python -m docs.make_exam
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from importlib import resources
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
+from service.error_examples import INFERENCE_ERRORS, PROBLEMS
 from service.keys import RELOAD, is_open
-from service.problems import FAULT, MEDIA_TYPE, TITLES, problem
+from service.problems import MEDIA_TYPE, TITLES, inference_responses, problem
 from service.settings import Settings
 
-__all__ = ["INFO", "complete_document", "operations"]
+__all__ = ["INFO", "complete_document", "operation_id", "operations"]
 
 Json = dict[str, Any]
 
@@ -39,6 +41,11 @@ INFO: Json = {
         {"name": "model", "description": "What is served, how good it is, and its renewal."},
         {"name": "health", "description": "Probes for whoever runs the service."},
         {"name": "operations", "description": "What the service tells of itself."},
+        {
+            "name": "open inference protocol",
+            "description": "Tensors in, tensors out, for clients that speak that protocol (v2) "
+            "already. Its errors have a body of their own.",
+        },
     ],
 }
 """What FastAPI is told about the document as a whole."""
@@ -46,54 +53,8 @@ INFO: Json = {
 EXAMPLES: Json = json.loads(resources.files("service").joinpath("examples.json").read_text())
 """Answers by operation (`POST /predict`), status, media type and name of the example."""
 
-PROBLEMS: dict[int, dict[str, str]] = {
-    401: {"key": "The key is missing or wrong; send it as 'Authorization: Bearer <key>'."},
-    403: {
-        "no key": "Reloading needs a key, and this service was started without MNN_API_KEY.",
-    },
-    404: {
-        "no report": "There is no report on this model. `python -m training.evaluate CHECKPOINT` "
-        "writes it beside the checkpoint.",
-    },
-    408: {"slow body": "The body did not arrive within 10 s; send it faster or smaller."},
-    409: {
-        "damaged file": "The old model is served still: digits.safetensors: not a whole "
-        "safetensors file with metadata: it is truncated, damaged or of another kind "
-        "(SafetensorError)",
-    },
-    413: {
-        "body": "The body has 20,971,706 bytes; at most 10,551,296 are allowed. Send a smaller "
-        "file.",
-        "pixels": "The picture has 9,000 × 9,000 pixels, more than 25,000,000 in all. Send a "
-        "smaller picture.",
-        "files": "65 files, allowed are 64; send several batches.",
-    },
-    415: {
-        "text": "Not a picture in one of the accepted formats (PNG, JPEG, WEBP, BMP, GIF, TIFF). "
-        "Send PNG, JPEG, WebP, BMP, GIF or TIFF.",
-    },
-    422: {
-        "no file": "The part 'file' is missing or not a file: send multipart/form-data with the "
-        "picture in it.",
-        "empty file": "The file is empty. Send the whole picture file in the part 'file'.",
-        "parameter": "Samples must be from 2 to 100, not 101.",
-    },
-    429: {
-        "queue": "1,026 pictures are waiting and 1,024 may; try again after the seconds in "
-        "Retry-After.",
-        "bytes": "Too many bytes are being uploaded at this moment; try again after the seconds in "
-        "Retry-After.",
-    },
-    500: {"fault": FAULT},
-    503: {
-        "loading": "The model is being loaded; try again in a second.",
-        "stopping": "The service is about to stop; ask another one, or try again in a few seconds.",
-    },
-    504: {
-        "late": "Not answered within 10 s; try again later, or ask for fewer samples.",
-    },
-}
-"""What the `detail` of a problem may be, by status and name of the example."""
+PROBLEM, INFERENCE = "Problem", "InferenceError"  # the schemas of errors
+_INFERENCE = "/v2"
 
 _REQUEST_ID = "7f2c1d0e9b8a47659f0e1d2c3b4a5968"
 
@@ -116,6 +77,11 @@ _HEADERS: Json = {
         "schema": {"type": "integer", "minimum": 1, "maximum": 60},
         "example": 1,
     },
+    "Accept-Encoding": {
+        "description": "The encodings of bodies that are read.",
+        "schema": {"type": "string"},
+        "example": "gzip, deflate",
+    },
     "WWW-Authenticate": {
         "description": "How the key is to be sent.",
         "required": True,
@@ -124,7 +90,12 @@ _HEADERS: Json = {
     },
 }
 _EVERYWHERE = ("X-Request-ID", "Server-Timing")
-_ONLY_AT = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
+_ONLY_AT: dict[object, tuple[str, ...]] = {
+    401: ("WWW-Authenticate",),
+    429: ("Retry-After",),
+    503: ("Retry-After",),
+    (INFERENCE, 415): ("Accept-Encoding",),
+}
 
 _ID_PARAMETER: Json = {
     "name": "X-Request-ID",
@@ -142,6 +113,9 @@ _KEY_SCHEME: Json = {
     "needs it; the rest only where the operator wants it so (`MNN_KEY_FOR_ALL`).",
 }
 _PICTURES = "image/png, image/jpeg, image/webp, image/bmp, image/gif, image/tiff"
+
+
+_SHOWN = EXAMPLES["POST /model/reload"]["200"]["application/json"]["taken"]["value"]  # a model
 
 
 def complete_document(app: FastAPI, settings: Settings) -> None:
@@ -165,63 +139,91 @@ def operations(document: Json) -> Iterator[tuple[str, str, Json]]:
             yield path, method.upper(), operation
 
 
+def operation_id(route: APIRoute) -> str:
+    """The name of an operation for those who generate clients: `predict`, `v2_infer_version`."""
+    parts = [route.name]
+    if route.path.startswith(_INFERENCE):
+        parts.insert(0, "v2")
+    if "{version}" in route.path:
+        parts.append("version")
+    return "_".join(parts)
+
+
 def _completed(document: Json, settings: Settings) -> Json:
     components = document["components"]
     components["securitySchemes"] = {"key": _KEY_SCHEME}
     components["headers"] = _HEADERS
     components["parameters"] = {"RequestId": _ID_PARAMETER}
-    components["responses"] = {f"Problem{status}": _problem_response(status) for status in PROBLEMS}
+    components["responses"] = {
+        **{_name(PROBLEM, status): _problem_response(status) for status in PROBLEMS},
+        **{_name(INFERENCE, status): _inference_response(status) for status in INFERENCE_ERRORS},
+    }
     for path, method, operation in operations(document):
         _bound(operation, components["schemas"], settings)
-        operation.setdefault("parameters", []).append({"$ref": "#/components/parameters/RequestId"})
+        operation["parameters"] = [
+            *operation.get("parameters", []),
+            {"$ref": "#/components/parameters/RequestId"},
+        ]
         statuses = [500]
         if not is_open(path):
             statuses.append(401)
             must = path == RELOAD or settings.key_for_all
             operation["security"] = [{"key": []}] if must else [{}, {"key": []}]
-        for status in statuses:
-            operation["responses"].setdefault(str(status), _reference(status))
-        _complete_responses(operation["responses"], EXAMPLES.get(f"{method} {path}", {}))
+        kind = INFERENCE if path.startswith(_INFERENCE) else PROBLEM
+        errors = {status for status in operation["responses"] if int(status) >= 400}
+        for status in errors | set(map(str, statuses)):
+            operation["responses"][status] = _reference(kind, int(status))
+        _complete_successes(operation["responses"], EXAMPLES.get(f"{method} {path}", {}))
+        operation["responses"] = dict(sorted(operation["responses"].items()))
     return document
 
 
-def _complete_responses(declared: Json, examples: Json) -> None:
-    """Headers and examples; what is a problem becomes the problem of that status."""
-    for status, response in list(declared.items()):
-        if "$ref" in response:
-            continue
-        if MEDIA_TYPE in response.get("content", {}):
-            declared[status] = _reference(int(status))
-            continue
-        response["headers"] = {**_header_references(int(status)), **response.get("headers", {})}
-        for media_type, named in examples.get(status, {}).items():
-            response["content"][media_type]["examples"] = named
-    for status in sorted(declared):
-        declared[status] = declared.pop(status)
+def _complete_successes(declared: Json, examples: Json) -> None:
+    """Headers and examples of whatever is no error."""
+    for status, response in declared.items():
+        if "$ref" not in response:
+            own = response.get("headers", {})
+            response["headers"] = {**_header_references(_EVERYWHERE), **own}
+            for media_type, named in examples.get(status, {}).items():
+                response["content"][media_type]["examples"] = named
 
 
 def _problem_response(status: int) -> Json:
-    examples = {
-        name: {
-            "summary": name.capitalize(),
-            "value": problem(_REQUEST_ID, status, detail).model_dump(),
-        }
+    values = {
+        name: problem(_REQUEST_ID, status, detail).model_dump()
         for name, detail in PROBLEMS[status].items()
     }
-    content = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}
+    return _error_response(PROBLEM, status, TITLES[status], MEDIA_TYPE, values)
+
+
+def _inference_response(status: int) -> Json:
+    values = {name: {"error": told} for name, told in INFERENCE_ERRORS[status].items()}
+    title = inference_responses(status)[status]["description"]
+    return _error_response(INFERENCE, status, title, "application/json", values)
+
+
+def _error_response(kind: str, status: int, title: str, media_type: str, values: Json) -> Json:
+    examples = {
+        name: {"summary": name.capitalize(), "value": value} for name, value in values.items()
+    }
+    content = {"schema": {"$ref": f"#/components/schemas/{kind}"}, "examples": examples}
+    names = (*_EVERYWHERE, *_ONLY_AT.get((kind, status), _ONLY_AT.get(status, ())))
     return {
-        "description": f"{TITLES[status]}.",
-        "headers": _header_references(status),
-        "content": {MEDIA_TYPE: content},
+        "description": f"{title}.",
+        "headers": _header_references(names),
+        "content": {media_type: content},
     }
 
 
-def _reference(status: int) -> Json:
-    return {"$ref": f"#/components/responses/Problem{status}"}
+def _reference(kind: str, status: int) -> Json:
+    return {"$ref": f"#/components/responses/{_name(kind, status)}"}
 
 
-def _header_references(status: int) -> Json:
-    names = (*_EVERYWHERE, *_ONLY_AT.get(status, ()))
+def _name(kind: str, status: int) -> str:
+    return f"{kind}{status}"
+
+
+def _header_references(names: Iterable[str]) -> Json:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
@@ -229,6 +231,8 @@ def _bound(operation: Json, schemas: Json, settings: Settings) -> None:
     """Say what FastAPI leaves open: no query is null, and some bounds are settings."""
     for parameter in operation.get("parameters", []):
         schema = parameter["schema"]
+        if parameter["in"] == "path":
+            parameter["example"] = _SHOWN[parameter["name"]]
         if parameter["in"] == "query":
             if "anyOf" in schema:
                 (only,) = (kind for kind in schema.pop("anyOf") if kind != {"type": "null"})

@@ -13,12 +13,13 @@ import httpx
 import jsonschema
 import pytest
 import schemathesis
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 import service.routes
 from docs.make_examples import EXAMPLES, answers
 from service import Settings, create_app
-from service.openapi import PROBLEMS, operations
+from service.error_examples import INFERENCE_ERRORS, PROBLEMS
+from service.openapi import operations
 from service.problems import TITLES
 from tests.conftest import drawn_seven, encoded
 from tests.declared import check_declared, operation_of, resolved
@@ -27,8 +28,10 @@ Json = dict[str, Any]
 
 PROBLEM = "application/problem+json"
 KEY = "sixteen characters or more"
-PAGES = {"/", "/web/{name}", "/docs", "/docs/{name}"}
+PAGES = {"/", "/web/{name}", "/docs", "/docs/{name}", "/v2/"}  # and /v2 said otherwise
 READING = {408, 413, 422, 429, 500, 503, 504}
+NAMED = "/v2/models/{name}"
+OF_VERSION = "/v2/models/{name}/versions/{version}"
 STATUSES = {
     ("POST", "/predict"): {200, 401, 415} | READING,
     ("POST", "/predict/batch"): {200, 401} | READING,
@@ -38,6 +41,15 @@ STATUSES = {
     ("GET", "/metrics"): {200, 401, 500},
     ("GET", "/health/live"): {200, 500},
     ("GET", "/health/ready"): {200, 500, 503},
+    ("GET", "/v2"): {200, 401, 500},
+    ("GET", "/v2/health/live"): {200, 500},
+    ("GET", "/v2/health/ready"): {200, 500, 503},
+    **{("GET", path): {200, 401, 404, 500, 503} for path in (NAMED, OF_VERSION)},
+    **{("GET", f"{path}/ready"): {200, 401, 404, 500, 503} for path in (NAMED, OF_VERSION)},
+    **{
+        ("POST", f"{path}/infer"): {200, 400, 401, 404, 415} | READING
+        for path in (NAMED, OF_VERSION)
+    },
 }
 
 
@@ -79,11 +91,14 @@ def test_every_route_is_in_the_document_but_the_pages_and_what_they_are_made_of(
 ) -> None:
     routes = set()
     for module in pkgutil.iter_modules(service.routes.__path__, "service.routes."):
-        router = importlib.import_module(module.name).router
-        routes |= {(method, route.path) for route in router.routes for method in route.methods}
+        found = vars(importlib.import_module(module.name)).values()
+        routers = [value for value in found if isinstance(value, APIRouter)]
+        routes |= {
+            (m, route.path) for router in routers for route in router.routes for m in route.methods
+        }
     in_document = {(method, path) for path, method, _ in operations(document)}
     assert {(method, path) for method, path in routes if path not in PAGES} == in_document
-    assert in_document >= STATUSES.keys()
+    assert in_document == STATUSES.keys()
 
 
 def test_every_reference_leads_somewhere_and_nothing_is_left_of_other_errors(
@@ -164,6 +179,9 @@ def test_every_error_is_a_problem_with_its_title(document: Json) -> None:
                 "$ref": "#/components/schemas/Problem"
             }
             assert response["description"] == f"{TITLES[int(status)]}."
+        elif int(status) >= 400:
+            schema = response["content"]["application/json"]["schema"]
+            assert schema == {"$ref": "#/components/schemas/InferenceError"}
 
 
 def test_every_answer_declares_its_headers(document: Json, client: httpx.Client) -> None:
@@ -220,8 +238,8 @@ def test_the_document_declares_the_query_and_the_pictures(document: Json) -> Non
 def test_every_answer_has_an_example_and_every_example_fits_its_schema(document: Json) -> None:
     for where, status, response in declared_responses(document):
         for media_type, content in response["content"].items():
-            if media_type == "application/openmetrics-text":
-                continue  # much the same as the plain text
+            if media_type in ("application/openmetrics-text", "application/octet-stream"):
+                continue  # much the same as the plain text; nothing that JSON can hold
             assert content["examples"], f"{where} {status} {media_type}"
             schema = {**content["schema"], "components": document["components"]}
             for example in content["examples"].values():
@@ -275,6 +293,25 @@ def test_the_problems_are_worded_as_the_service_words_them(client: httpx.Client)
     for status, detail in found:
         assert detail in PROBLEMS[status].values()
     assert {status for status, _ in found} == {403, 413, 415, 422}
+
+
+def test_the_errors_of_the_inference_protocol_are_worded_as_the_service_words_them(
+    client: httpx.Client,
+) -> None:
+    image = {"name": "images", "datatype": "UINT8"}
+    one = {"inputs": [{**image, "shape": [1, 28, 28], "data": [0] * 784}]}
+    many = {"inputs": [{**image, "shape": [513, 28, 28], "data": [0] * 784 * 513}]}
+    infer = "/v2/models/digits/infer"
+    found = [
+        client.get("/v2/models/letters"),
+        client.post(infer, content=b"This is a seven."),
+        client.post(infer, content=b"seven", headers={"Content-Encoding": "br"}),
+        client.post(infer, json={**one, "parameters": {"samples": 101}}),
+        client.post(infer, json=many),
+    ]
+    for answer in found:
+        assert answer.json()["error"] in INFERENCE_ERRORS[answer.status_code].values()
+    assert {answer.status_code for answer in found} == {400, 404, 413, 415, 422}
 
 
 def test_a_service_that_has_not_started_words_its_problems_as_the_document_does() -> None:
