@@ -7,6 +7,7 @@ short; `MNN_FUZZ_EXAMPLES=2000` makes it thorough. A route that is declared is a
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import schemathesis
@@ -16,15 +17,17 @@ from schemathesis.generation.case import Case
 from schemathesis.hooks import HookContext
 
 from service import Settings, create_app
+from service.openapi import EXAMPLES, operations
 from tests.conftest import Server
 from tests.strategies import FORMATS, fuzz_examples, picture_files, picture_files_of
 
+SHOWN = EXAMPLES["POST /model/reload"]["200"]["application/json"]["taken"]["value"]
 KEY = "sixteen characters or more"
 SETTINGS = {"device": "cpu", "api_key": KEY, "key_for_all": True}
 CONFIG = {
     "auth": {"openapi": {"key": {"bearer": KEY}}},
     # What is not allowed is refused with one of these: api.md has 413 for more files than allowed.
-    "checks": {"negative_data_rejection": {"expected-statuses": [401, 405, 413, 422]}},
+    "checks": {"negative_data_rejection": {"expected-statuses": [400, 401, 404, 405, 413, 422]}},
 }
 
 
@@ -34,6 +37,13 @@ def described() -> schemathesis.BaseSchema:
     batch = document["paths"]["/predict/batch"]["post"]["requestBody"]["content"]
     # Schemathesis takes the media type of each file for that of all of them together.
     del batch["multipart/form-data"]["encoding"]
+    for path, _, operation in operations(document):
+        if path.endswith("/infer"):
+            # What these say has to fit the body, byte by byte; test_tensors.py has bodies that do.
+            del operation["requestBody"]["content"]["application/octet-stream"]
+            operation["parameters"] = [
+                p for p in operation["parameters"] if p.get("in") != "header"
+            ]
     schemathesis.openapi.format("binary", picture_files())
     for form in FORMATS:
         schemathesis.openapi.media_type(f"image/{form.lower()}", picture_files_of(form))
@@ -45,13 +55,40 @@ schema = described()
 
 @schema.hook
 def map_case(_context: HookContext, case: Case) -> Case:
-    """Have a request that is allowed keep to what no document can say (api.md on `level`)."""
-    allowed = case.meta is not None and case.meta.generation.mode.is_positive
-    if allowed and case.query and "samples" in case.query:
-        samples = max(4, int(case.query["samples"]))  # some of its values are texts
-        level = min(float(case.query.get("level", 0.95)), 1 - 2 / samples)
-        case.query.update(samples=samples, level=level)
+    """Have a request that is allowed keep to what no document can say."""
+    if case.meta is not None and case.meta.generation.mode.is_positive:
+        if case.query:
+            case.query.update(consistent(case.query))
+        for name, shown in SHOWN.items() if len(str(case.path_parameters)) % 4 else ():
+            if name in (case.path_parameters or {}):
+                case.path_parameters[name] = shown  # else hardly anything were found
+        if case.path.endswith("/infer") and isinstance(case.body, dict):
+            case.body = fitting(case.body)
     return case
+
+
+def consistent(asked: dict[str, Any]) -> dict[str, Any]:
+    """`level` such that each tail of the interval holds a draw (api.md); some values are texts."""
+    if not {"samples", "level"} & asked.keys():
+        return {}
+    samples = min(max(4, int(asked.get("samples") or 100)), 100)
+    level = min(float(asked.get("level") or 0.95), 1 - 2 / samples)
+    return {"samples": samples, "level": level}
+
+
+def fitting(body: dict[str, Any]) -> dict[str, Any]:
+    """An inference request with as many numbers as its shape says, and each output once."""
+    n = 1 + len(str(body)) % 3
+    tensor = {"name": "images", "datatype": "UINT8", "shape": [n, 28, 28]}
+    data = [i % 256 for i in range(n * 784)]
+    result = {**body, "inputs": [{**tensor, "data": data}]}
+    if body.get("parameters"):
+        known = {"samples", "level", "binary_data_output"}
+        parameters = {name: value for name, value in body["parameters"].items() if name in known}
+        result["parameters"] = {**parameters, **consistent(parameters)}
+    if body.get("outputs"):
+        result["outputs"] = list({output["name"]: output for output in body["outputs"]}.values())
+    return result
 
 
 @pytest.fixture(scope="module")
