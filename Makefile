@@ -71,9 +71,10 @@ bench: $(PEERS) ## speed beside other libraries and servers, as tables and JSON;
 	$(PEERS_PYTHON) -m benchmarks.train --json benchmarks/results/train.json
 	$(PEERS_PYTHON) -m benchmarks.serve --json benchmarks/results/serve.json
 
-pictures: $(READY) ## draw the pictures of the documents again
+pictures: $(READY) ## draw the pictures of the documents again, and answer their examples
 	$(BIN)/python docs/make_pictures.py
 	$(BIN)/python -m docs.make_screenshot
+	$(BIN)/python -m docs.make_examples
 
 notebooks: $(READY) ## run the notebooks in full and keep what they print and draw; ten minutes
 	$(BIN)/python -m notebooks.refresh $(ARGS)

@@ -15,8 +15,9 @@ from service.guard import Guard
 from service.holder import ModelHolder, announce
 from service.keys import Keys
 from service.metrics import Metrics
+from service.openapi import INFO, complete_document, operation_id
 from service.questions import make_lanes
-from service.routes import inference, operations, page, predict
+from service.routes import docs, inference, operations, page, predict
 from service.settings import Settings
 from service.tensors import JSON_LENGTH
 from service.watch import CheckpointFile, Refresher
@@ -52,11 +53,13 @@ def create_app(
                 await asyncio.to_thread(app.state.lanes.close)
 
     app = FastAPI(
-        title="Maybe Neural Network",
-        summary="Reads a handwritten digit and says how sure it is.",
+        **INFO,
         version=importlib.metadata.version("maybe-neural-network"),
         lifespan=lifespan,
         redirect_slashes=False,
+        generate_unique_id_function=operation_id,
+        docs_url=None,  # its pages would take their parts from elsewhere; see routes/docs.py
+        redoc_url=None,
     )
     app.state.settings = settings
     app.state.holder = ModelHolder()
@@ -73,6 +76,8 @@ def create_app(
     app.include_router(inference.infer_router)
     app.include_router(operations.router)
     app.include_router(page.router)
+    app.include_router(docs.router)
+    complete_document(app, settings)
     # The last that is added stands outermost: every answer gets its id and is counted, and pages of
     # listed origins may read a refusal, too.
     app.add_middleware(Keys, api_key=settings.api_key, for_all=settings.key_for_all)

@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from model.classifier import LEAST_DRAWS, LEAST_LEVEL
+from model.door import SIDE
 from service.tensors import INPUT, MAX_IMAGES, OUTPUTS
 
 __all__ = [
@@ -23,54 +25,54 @@ __all__ = [
 class Live(BaseModel):
     """The answer of a probe."""
 
-    live: bool
+    live: bool = Field(description="That it is.")
 
 
 class Ready(BaseModel):
     """The answer of a probe."""
 
-    ready: bool
+    ready: bool = Field(description="That it is.")
 
 
 class ModelReady(BaseModel):
     """The answer of a probe about a model."""
 
-    name: str
-    ready: bool
+    name: str = Field(description="The model that was asked about.")
+    ready: bool = Field(description="That it is.")
 
 
 class ServerMetadata(BaseModel):
     """What answers here."""
 
-    name: str
-    version: str
-    extensions: list[str]
+    name: str = Field(description="The name of this service.")
+    version: str = Field(description="Its version, not that of a model.")
+    extensions: list[str] = Field(description="Extensions of the protocol that it knows.")
 
 
 class TensorMetadata(BaseModel):
     """A tensor; a size of -1 is the number of images."""
 
-    name: str
-    datatype: str
-    shape: list[int]
+    name: str = Field(description="Its name, as in requests and answers.")
+    datatype: str = Field(description="The protocol's name of its type, such as FP32.")
+    shape: list[int] = Field(description="Its sizes; -1 is the number of images.")
 
 
 class ModelMetadata(BaseModel):
     """What the model takes and gives."""
 
-    name: str
-    versions: list[str]
-    platform: str
-    inputs: list[TensorMetadata]
-    outputs: list[TensorMetadata]
+    name: str = Field(description="The model's name, as in addresses.")
+    versions: list[str] = Field(description="The one version that is served.")
+    platform: str = Field(description="What the model is made for: this service.")
+    inputs: list[TensorMetadata] = Field(description="What it takes.")
+    outputs: list[TensorMetadata] = Field(description="What it gives, if asked for or all.")
 
 
 class ResponseOutput(BaseModel):
     """A tensor of an answer: `data`, or as many bytes after the JSON as `parameters` say."""
 
-    name: str
-    datatype: str
-    shape: list[int]
+    name: str = Field(description="Its name, one of the outputs of the model's metadata.")
+    datatype: str = Field(description="The protocol's name of its type, such as FP32.")
+    shape: list[int] = Field(description="Its sizes; the first is the number of images.")
     data: list[float | bool] | None = Field(None, description="Flat, in row-major order.")
     parameters: dict[str, int] | None = Field(
         None, description="`binary_data_size`, if it comes after the JSON."
@@ -80,13 +82,13 @@ class ResponseOutput(BaseModel):
 class InferResponse(BaseModel):
     """An answer; `outputs` in the order in which they were asked for."""
 
-    model_name: str
-    model_version: str
+    model_name: str = Field(description="Which model answered.")
+    model_version: str = Field(description="A hash of everything that decides an answer.")
     id: str | None = Field(None, description="That of the request, if it had one.")
     parameters: dict[str, int | float | bool] = Field(
         description="`samples` and `level` as used, and whether `accept` is `calibrated` for them."
     )
-    outputs: list[ResponseOutput]
+    outputs: list[ResponseOutput] = Field(description="The tensors, one entry per image in each.")
 
 
 def _path_parameter(name: str, meaning: str) -> dict[str, Any]:
@@ -106,16 +108,23 @@ VERSION_PATH = [*PATH, _path_parameter("version", "The version that is served.")
 
 _NUMBERS = {"type": "integer", "minimum": 0, "maximum": 255}
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+
+def _or_null(kind: str) -> dict[str, Any]:
+    """A member that may be left out or null, which is the same."""
+    return {"type": [kind, "null"]}
+
+
 _OUTPUT = {
     "type": "object",
     "required": ["name"],
     "properties": {
         "name": {"type": "string", "enum": list(OUTPUTS)},
         "parameters": {
-            "type": "object",
+            **_or_null("object"),
             "properties": {
                 "binary_data": {
-                    "type": "boolean",
+                    **_or_null("boolean"),
                     "description": "Whether it comes after the JSON rather than in it.",
                 }
             },
@@ -130,21 +139,25 @@ _INPUT = {
         "datatype": {"type": "string", "const": "UINT8"},
         "shape": {
             "type": "array",
-            "items": {"type": "integer", "minimum": 1, "maximum": MAX_IMAGES},
+            "prefixItems": [
+                {"type": "integer", "minimum": 1, "maximum": MAX_IMAGES},
+                {"const": SIDE},
+                {"const": SIDE},
+            ],
+            "items": False,
             "minItems": 3,
-            "maxItems": 3,
             "description": f"[N, 28, 28], with N up to {MAX_IMAGES}.",
         },
         "data": {
-            "type": "array",
+            **_or_null("array"),
             "items": {"anyOf": [_NUMBERS, {"type": "array", "items": {}}]},
             "description": "Ink high on a background of 0, flat or nested like the shape.",
         },
         "parameters": {
-            "type": "object",
+            **_or_null("object"),
             "properties": {
                 "binary_data_size": {
-                    "type": "integer",
+                    **_or_null("integer"),
                     "description": "784 N, if the tensor follows the JSON in place of `data`.",
                 }
             },
@@ -152,12 +165,21 @@ _INPUT = {
     },
 }
 _PARAMETERS = {
-    "type": "object",
+    **_or_null("object"),
     "properties": {
-        "samples": {"type": "integer", "description": "Posterior draws to use, the first N."},
-        "level": {"type": "number", "description": "Mass of the credible intervals."},
+        "samples": {
+            **_or_null("integer"),
+            "minimum": LEAST_DRAWS,
+            "description": "Posterior draws to use, the first N.",
+        },
+        "level": {
+            **_or_null("number"),
+            "minimum": LEAST_LEVEL,
+            "exclusiveMaximum": 1,
+            "description": "Mass of the credible intervals, at most 1 - 2/samples.",
+        },
         "binary_data_output": {
-            "type": "boolean",
+            **_or_null("boolean"),
             "description": "Whether outputs come after the JSON unless they say otherwise.",
         },
     },
@@ -167,13 +189,13 @@ _REQUEST = {
     "type": "object",
     "required": ["inputs"],
     "properties": {
-        "id": {"type": "string", "description": "Comes back in the answer."},
+        "id": {**_or_null("string"), "description": "Comes back in the answer."},
         "parameters": _PARAMETERS,
         "inputs": {"type": "array", "items": _INPUT, "minItems": 1, "maxItems": 1},
         "outputs": {
-            "type": "array",
+            **_or_null("array"),
             "items": _OUTPUT,
-            "description": "Which, and in which order; all if there are none.",
+            "description": "Which, and in which order, each once; all if there are none.",
         },
     },
     "example": {

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service import problems
 from service.problems import ProblemError
 
-__all__ = ["RELOAD", "Keys"]
+__all__ = ["RELOAD", "Keys", "is_open"]
 
 RELOAD = "/model/reload"
 
@@ -17,6 +17,11 @@ RELOAD = "/model/reload"
 # who has yet to get one.
 _OPEN = frozenset({"/", "/openapi.json", "/docs", "/health/live", "/health/ready"})
 _OPEN_BELOW = ("/web/", "/docs/", "/v2/health/")
+
+
+def is_open(path: str) -> bool:
+    """Whether an address stays open whatever is guarded."""
+    return path in _OPEN or path.startswith(_OPEN_BELOW)
 
 
 class Keys:
@@ -51,9 +56,7 @@ class Keys:
             return ProblemError(
                 403, "Reloading needs a key, and this service was started without MNN_API_KEY."
             )
-        guarded = reload or (
-            self._for_all and path not in _OPEN and not path.startswith(_OPEN_BELOW)
-        )
+        guarded = reload or (self._for_all and not is_open(path))
         if not guarded or self._matches(Headers(scope=scope).get("authorization", "")):
             return None
         return ProblemError(

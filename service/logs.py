@@ -4,13 +4,17 @@ Whatever is logged while a request is answered carries the request's id. No pict
 was read in one is ever logged.
 """
 
+import ctypes
 import json
 import logging
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Literal
+
+from PIL import _imaging
 
 __all__ = ["ANSWERED", "REQUEST_ID", "configure", "with_fields"]
 
@@ -33,12 +37,25 @@ def configure(level: str, form: Literal["auto", "json", "text"]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(_LINE) if text else _JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # What Pillow thinks of a damaged picture is told by the answer, and is no fault of the service.
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    _silence_libtiff()
     logging.captureWarnings(True)  # those of libraries would stand between the objects as text
 
 
 def with_fields(**fields: object) -> dict[str, Any]:
     """The argument `extra` of a logging call that adds fields to its JSON object."""
     return {"fields": fields}
+
+
+def _silence_libtiff() -> None:
+    """Have libtiff write nothing of damaged pictures: its lines would stand between the objects.
+
+    Pillow, which reads TIFF with it, offers no way to. Where it holds libtiff otherwise, those
+    lines are written as before.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(str(_imaging.__file__)).TIFFSetErrorHandler(None)
 
 
 class _JsonFormatter(logging.Formatter):

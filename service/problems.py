@@ -24,6 +24,8 @@ from model.errors import (
 
 __all__ = [
     "FAULT",
+    "MEDIA_TYPE",
+    "TITLES",
     "InferenceError",
     "Problem",
     "ProblemError",

@@ -24,52 +24,64 @@ __all__ = [
     "predict_response",
 ]
 
-Probability = Field(ge=0, le=1)
-Nats = Field(ge=0)
+
+def _share(description: str) -> Any:
+    """A field for a number from 0 to 1."""
+    return Field(ge=0, le=1, description=description)
+
+
+def _nats(description: str) -> Any:
+    """A field for an entropy."""
+    return Field(ge=0, description=description)
 
 
 class ClassEntry(BaseModel):
     """One class: mean over draws, credible interval, standard deviation over draws."""
 
-    label: str
-    probability: float = Probability
-    lower: float = Probability
-    upper: float = Probability
-    std: float = Field(ge=0)
+    label: str = Field(description="The class, one of the model's `labels`.")
+    probability: float = _share("Mean over the draws; those of all classes sum to 1.")
+    lower: float = _share("Lower end of the credible interval: the quantile at (1 - level)/2.")
+    upper: float = _share("Upper end of the credible interval: the quantile at (1 + level)/2.")
+    std: float = Field(ge=0, description="Standard deviation over the draws.")
 
 
 class NotADigitEntry(BaseModel):
     """Being no digit: mean over draws, credible interval, standard deviation over draws."""
 
-    probability: float = Probability
-    lower: float = Probability
-    upper: float = Probability
-    std: float = Field(ge=0)
+    probability: float = _share("Mean over the draws.")
+    lower: float = _share("Lower end of the credible interval: the quantile at (1 - level)/2.")
+    upper: float = _share("Upper end of the credible interval: the quantile at (1 + level)/2.")
+    std: float = Field(ge=0, description="Standard deviation over the draws.")
 
 
 class Uncertainty(BaseModel):
     """Entropies in nats: total = expected (ambiguous picture) + mutual (networks disagree)."""
 
-    predictive_entropy: float = Nats
-    expected_entropy: float = Nats
-    mutual_information: float = Nats
+    predictive_entropy: float = _nats("Total, in nats, at most ln C for C classes.")
+    expected_entropy: float = _nats("What is ambiguous in the picture itself, in nats.")
+    mutual_information: float = _nats("What the drawn networks disagree on, in nats.")
 
 
 class ModelName(BaseModel):
     """Which model answered."""
 
-    name: str
-    version: str
+    name: str = Field(description="Its name, as in its checkpoint.")
+    version: str = Field(
+        pattern="^[0-9a-f]{12}$", description="A hash of everything that decides an answer."
+    )
 
 
 class PredictResponse(BaseModel):
     """The answer for one picture."""
 
     prediction: str = Field(description="The most probable label.")
-    probability: float = Field(ge=0, le=1, description="Its probability: the mean over draws.")
+    probability: float = _share("Its probability: the mean over draws.")
     decision: Decision = Field(description="`review`: a person should look.")
     reasons: list[Reason] = Field(description="Why a person should look; empty if accepted.")
-    calibrated: bool = Field(description="Whether the decision's guarantee applies.")
+    calibrated: bool = Field(
+        description="Whether the decision's guarantee applies: only for as many draws as it was "
+        "calibrated with."
+    )
     classes: list[ClassEntry] = Field(
         description="One entry per class, in label order, given that the picture is a digit."
     )
@@ -77,57 +89,81 @@ class PredictResponse(BaseModel):
         description="How probable it is that the picture is no digit at all; null if the model "
         "has no outcome for that."
     )
-    uncertainty: Uncertainty
+    uncertainty: Uncertainty = Field(description="Total, aleatoric and epistemic entropy.")
     prediction_set: list[str] = Field(description="The conformal set; the top class is in it.")
-    samples: int = Field(description="Posterior draws used.")
-    level: float = Field(description="Mass of the credible intervals.")
-    model: ModelName
-    preview: str | None = Field(description="What the network saw, as a PNG data URL.")
-    draws: list[list[float]] | None = Field(description="Probabilities of every draw.")
+    samples: int = Field(ge=2, description="Posterior draws used.")
+    level: float = Field(ge=0.5, lt=1, description="Mass of the credible intervals.")
+    model: ModelName = Field(description="Which model answered.")
+    preview: str | None = Field(
+        description="What the network saw, 28×28, as a PNG data URL; null if not asked for."
+    )
+    draws: list[list[float]] | None = Field(
+        description="Each draw's probabilities of the classes, in label order; null if not asked "
+        "for."
+    )
 
 
 class BatchError(BaseModel):
     """The entry of a file that could not be answered."""
 
-    error: Problem
+    error: Problem = Field(description="What `/predict` would have answered for this file alone.")
 
 
 class BatchResponse(BaseModel):
     """One entry per file, in order."""
 
-    results: list[PredictResponse | BatchError]
+    results: list[PredictResponse | BatchError] = Field(
+        description="For each file its answer or its error, in the order of the files."
+    )
 
 
 class Health(BaseModel):
     """The state of a probe."""
 
-    status: Literal["live", "ready"]
+    status: Literal["live", "ready"] = Field(description="What was asked for, and is so.")
 
 
 class ModelResponse(BaseModel):
     """What is being served, and what is known about it."""
 
-    name: str
-    version: str
-    source: Literal["shipped", "file"]
+    name: str = Field(description="Its name, as in its checkpoint.")
+    version: str = Field(
+        pattern="^[0-9a-f]{12}$",
+        description="A hash of everything that decides an answer, and of nothing else.",
+    )
+    source: Literal["shipped", "file"] = Field(
+        description="Whether these are the weights that come with the package, or those of the "
+        "operator's file."
+    )
     refresh_error: str | None = Field(
         description="Why the newest checkpoint was not taken; null if what is served is the newest."
     )
-    labels: list[str]
-    input_contract: str
-    draws: int
-    draws_reproduced: bool
-    seed: int
-    parameters: int
-    mflop_per_draw: float
-    architecture: dict[str, Any]
-    decision: dict[str, Any]
-    conformal: dict[str, Any]
-    metrics: dict[str, Any]
-    training: dict[str, Any]
-    device: str
-    engine: str
-    lanes: int
+    labels: list[str] = Field(description="The classes, in the order of all lists of classes.")
+    input_contract: str = Field(description="What the network is fed, and how it is prepared.")
+    draws: int = Field(ge=2, description="Posterior draws held, the most that can be asked for.")
+    draws_reproduced: bool = Field(
+        description="Whether this installation draws the very networks that were calibrated; if "
+        "not, no answer is `calibrated`."
+    )
+    seed: int = Field(ge=0, description="Seed of the draws.")
+    parameters: int = Field(ge=1, description="Weights and biases of one network.")
+    mflop_per_draw: float = Field(
+        ge=0, description="Millions of floating-point operations for one picture and one draw."
+    )
+    architecture: dict[str, Any] = Field(description="The layers, the labels and the prior.")
+    decision: dict[str, Any] = Field(
+        description="When an answer is accepted: score, threshold, target, confidence, how many "
+        "pictures of which population it was calibrated on, and what that guarantees."
+    )
+    conformal: dict[str, Any] = Field(
+        description="What `prediction_set` promises: coverage, threshold, how many pictures it "
+        "was calibrated on, and what that guarantees."
+    )
+    metrics: dict[str, Any] = Field(description="Held-out figures by data set, each with its `n`.")
+    training: dict[str, Any] = Field(description="Data, configuration, versions and time.")
+    device: str = Field(description="Where it is computed: `cpu` or `cuda`.")
+    engine: str = Field(description="What computes it.")
+    lanes: int = Field(ge=1, description="Threads that answer.")
 
 
 def predict_response(

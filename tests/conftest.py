@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 
 from model import Checkpoint, ConformalRule, Conv, ModelConfig, SelectiveRule
 from model.posterior import Posterior
+from tests.declared import check_declared
 
 ROOT = Path(__file__).parent.parent
 TINY = ModelConfig(convs=(Conv(2, 5, pool=True), Conv(3, 3, pool=True)), hidden=(6,))
@@ -129,8 +130,9 @@ class Server:
     log: Path
 
     def client(self, **options: object) -> httpx.Client:
-        """A client for this service."""
-        return httpx.Client(base_url=self.url, timeout=30, **options)  # type: ignore[arg-type]
+        """A client for this service, which may answer nothing that it does not declare."""
+        hooks = {"response": [check_declared]}
+        return httpx.Client(base_url=self.url, timeout=30, event_hooks=hooks, **options)  # type: ignore[arg-type]
 
     def logged(self) -> list[dict[str, Any]]:
         """The lines of its log."""

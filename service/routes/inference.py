@@ -41,7 +41,10 @@ infer_router = APIRouter(prefix="/v2", tags=["open inference protocol"], route_c
 _MODEL = "/models/{name}"
 _VERSION = "/models/{name}/versions/{version}"
 _WITH_PATH, _WITH_VERSION = {"parameters": PATH}, {"parameters": VERSION_PATH}
-_ASKED = inference_responses(401, 404, 500, 503)
+_ASKED = {
+    200: {"description": "The model that the address names."},
+    **inference_responses(401, 404, 500, 503),
+}
 _INFERRED = INFER_RESPONSE | inference_responses(
     400, 401, 404, 408, 413, 415, 422, 429, 500, 503, 504
 )
@@ -52,7 +55,7 @@ _WORTH_COMPRESSING = 1024
 T = TypeVar("T")
 
 
-@router.get("", responses=inference_responses(401, 500))
+@router.get("", responses=inference_responses(401, 500), response_description="This service.")
 @router.get("/", include_in_schema=False)
 async def server_metadata() -> ServerMetadata:
     """What answers here, and which extensions of the protocol it knows."""
@@ -63,13 +66,17 @@ async def server_metadata() -> ServerMetadata:
     )
 
 
-@router.get("/health/live")
+@router.get("/health/live", response_description="It runs.")
 async def live() -> Live:
     """200 while the process runs."""
     return Live(live=True)
 
 
-@router.get("/health/ready", responses=inference_responses(503))
+@router.get(
+    "/health/ready",
+    responses=inference_responses(503),
+    response_description="Requests should be sent here.",
+)
 async def ready(request: Request) -> Ready:
     """200 when requests should be sent here, else 503."""
     request.app.state.holder.check_ready()

@@ -15,7 +15,13 @@ __all__ = ["router"]
 router = APIRouter()
 
 
-@router.get("/model", tags=["model"], responses=responses(500, 503))
+@router.get(
+    "/model",
+    tags=["model"],
+    summary="What is served",
+    response_description="The model that is served.",
+    responses=responses(503),
+)
 async def model(request: Request) -> ModelResponse:
     """What is being served: provenance, decision rule with its guarantee, held-out figures."""
     holder: ModelHolder = request.app.state.holder
@@ -24,7 +30,13 @@ async def model(request: Request) -> ModelResponse:
     )
 
 
-@router.post(RELOAD, tags=["model"], responses=responses(401, 403, 409, 500, 503))
+@router.post(
+    RELOAD,
+    tags=["model"],
+    summary="Take the newest checkpoint now",
+    response_description="What is served from now on.",
+    responses=responses(401, 403, 409, 503),
+)
 async def reload(request: Request) -> ModelName:
     """Load what the checkpoint's file holds now, and serve it; on any failure nothing changes.
 
@@ -40,7 +52,14 @@ async def reload(request: Request) -> ModelName:
     return ModelName(name=served.classifier.checkpoint.name, version=served.classifier.version)
 
 
-@router.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
+@router.get(
+    "/metrics",
+    tags=["operations"],
+    summary="Metrics for Prometheus",
+    response_description="Prometheus' text, or OpenMetrics where that is accepted.",
+    response_class=PlainTextResponse,
+    responses={200: {"content": {"application/openmetrics-text": {"schema": {"type": "string"}}}}},
+)
 async def metrics(request: Request) -> Response:
     """What Prometheus reads: requests, waiting and computing, decisions, the model."""
     registered: Metrics = request.app.state.metrics
@@ -48,13 +67,24 @@ async def metrics(request: Request) -> Response:
     return Response(text, headers={"Content-Type": media_type})
 
 
-@router.get("/health/live", tags=["health"])
+@router.get(
+    "/health/live",
+    tags=["health"],
+    summary="Whether the process runs",
+    response_description="It runs.",
+)
 async def live() -> Health:
     """200 while the process runs."""
     return Health(status="live")
 
 
-@router.get("/health/ready", tags=["health"], responses=responses(503))
+@router.get(
+    "/health/ready",
+    tags=["health"],
+    summary="Whether digits are answered",
+    response_description="The model is loaded and warm.",
+    responses=responses(503),
+)
 async def ready(request: Request) -> Health:
     """200 once the model is loaded and warm; 503 before, and once the service is to stop."""
     request.app.state.holder.check_ready()

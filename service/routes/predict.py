@@ -45,29 +45,46 @@ class PredictQuery(BaseModel):
     draws: bool = Field(False, description="Also return every draw's probabilities.")
 
 
-@router.post("/predict", responses={**_PROBLEMS, **responses(415)})
+@router.post(
+    "/predict",
+    summary="Read one digit",
+    response_description="The answer; `decision` says whether a person should look.",
+    responses={**_PROBLEMS, **responses(415)},
+)
 async def predict(
     request: Request,
     file: Annotated[UploadFile, File(description="PNG, JPEG, WebP, BMP, GIF or TIFF.")],
     query: Annotated[PredictQuery, Query()],
 ) -> PredictResponse:
-    """Read one digit: probabilities, credible intervals, entropies and a decision."""
+    """Read one digit: probabilities, credible intervals, entropies and a decision.
+
+    `curl -F file=@seven.png http://127.0.0.1:8000/predict`
+    """
     served = request.app.state.holder.get()
     settings: Settings = request.app.state.settings
     samples = served.classifier.check_request(query.samples, query.level)
+    await _check_only(request)
     _check_size(file, settings)
     question = Question(served, file, samples, query.level)
     (done,) = await ask(request, [question])
     return _response(done, served, query)
 
 
-@router.post("/predict/batch", responses=_PROBLEMS)
+@router.post(
+    "/predict/batch",
+    summary="Read several digits",
+    response_description="One entry per file, in their order: an answer or an error.",
+    responses=_PROBLEMS,
+)
 async def predict_batch(
     request: Request,
     files: Annotated[list[UploadFile], File(description="Pictures, as for `/predict`.")],
     query: Annotated[PredictQuery, Query()],
 ) -> BatchResponse:
-    """Read several digits; a file that cannot be read is an `error` entry of its own."""
+    """Read several digits; a file that cannot be read is an `error` entry of its own.
+
+    `curl -F files=@seven.png -F files=@four.png http://127.0.0.1:8000/predict/batch`
+    """
     served = request.app.state.holder.get()
     settings: Settings = request.app.state.settings
     samples = served.classifier.check_request(query.samples, query.level)
@@ -144,6 +161,16 @@ def _response(done: Done[Prediction], served: Served, query: PredictQuery) -> Pr
 def _batch_error(request: Request, error: ProblemError) -> BatchError:
     body = problem(request.state.request_id, error.status_code, str(error.detail))
     return BatchError(error=body)
+
+
+async def _check_only(request: Request) -> None:
+    """Refuse a form with several pictures: answering for one of them would pass over the others."""
+    form = await request.form()  # parsed already
+    n_files = len(form.getlist("file"))
+    if n_files > 1:
+        raise ProblemError(
+            422, f"There are {n_files} parts 'file', expected is one; /predict/batch takes several."
+        )
 
 
 def _check_size(file: UploadFile, settings: Settings) -> None:

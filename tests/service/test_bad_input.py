@@ -162,6 +162,13 @@ def test_a_request_without_the_part_file_is_422_and_names_it(
     assert "'file'" in detail
 
 
+def test_a_request_with_several_pictures_is_422_and_told_where_they_go(
+    client: httpx.Client, seven_png: bytes
+) -> None:
+    answer = client.post("/predict", files=[("file", seven_png)] * 2)
+    assert "/predict/batch" in check_problem(answer, 422)
+
+
 MALFORMED: dict[str, tuple[str, bytes]] = {
     "no boundary": ("multipart/form-data", part(b"x") + END),
     "another boundary": ("multipart/form-data; boundary=other", part(b"x") + END),

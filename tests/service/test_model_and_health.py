@@ -14,7 +14,6 @@ from tests.conftest import Server, tiny_checkpoint
 from tests.service.test_bad_input import check_problem
 
 ABSENT = "weights-that-are-not-there.safetensors"
-PROBLEM_FIELDS = {"type", "title", "status", "detail", "request_id"}
 
 
 @pytest.fixture(scope="module")
@@ -213,60 +212,3 @@ def test_once_ready_it_stays_ready(starting: tuple[Server, Any]) -> None:
     for path in ("ready", "model", "predict"):
         statuses = [answer.status_code for name, answer in answers if name == path]
         assert statuses == sorted(statuses, reverse=True)
-
-
-# The OpenAPI document
-
-
-@pytest.fixture(scope="module")
-def openapi(client: httpx.Client) -> dict[str, Any]:
-    answer = client.get("/openapi.json")
-    assert answer.status_code == 200
-    document: dict[str, Any] = answer.json()
-    return document
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "statuses"),
-    [
-        ("post", "/predict", {408, 413, 415, 422, 429, 500, 503, 504}),
-        ("post", "/predict/batch", {408, 413, 422, 429, 500, 503, 504}),
-        ("get", "/model", {500, 503}),
-        ("get", "/health/ready", {503}),
-        ("get", "/health/live", set()),
-    ],
-)
-def test_every_status_of_a_route_is_declared_as_a_problem(
-    openapi: dict[str, Any], method: str, path: str, statuses: set[int]
-) -> None:
-    responses = openapi["paths"][path][method]["responses"]
-    assert "200" in responses
-    declared = {int(status) for status in responses} - {200}
-    assert statuses <= declared
-    for status in declared:
-        content = responses[str(status)]["content"]
-        assert set(content) == {"application/problem+json"}
-        reference = content["application/problem+json"]["schema"]["$ref"]
-        schema = openapi
-        for step in reference.removeprefix("#/").split("/"):
-            schema = schema[step]
-        assert set(schema["properties"]) == PROBLEM_FIELDS
-
-
-def test_the_document_declares_the_query_and_the_file(openapi: dict[str, Any]) -> None:
-    for path, part in (("/predict", "file"), ("/predict/batch", "files")):
-        operation = openapi["paths"][path]["post"]
-        names = {parameter["name"] for parameter in operation["parameters"]}
-        assert names == {"samples", "level", "preview", "draws"}
-        assert all(parameter["description"] for parameter in operation["parameters"])
-        form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
-        schema = openapi["components"]["schemas"][form["$ref"].rsplit("/", 1)[1]]
-        assert schema["required"] == [part]
-
-
-def test_every_reference_of_the_document_leads_somewhere(openapi: dict[str, Any]) -> None:
-    text = str(openapi)
-    names = set(re.findall(r"#/components/schemas/(\w+)", text))
-    assert "Problem" in names
-    assert names <= openapi["components"]["schemas"].keys()
-    assert "HTTPValidationError" not in text
