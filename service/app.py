@@ -11,6 +11,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from model.errors import CheckpointError
 from service import problems
+from service.admission import Admission
 from service.guard import Guard
 from service.holder import ModelHolder, announce
 from service.keys import Keys
@@ -69,6 +70,11 @@ def create_app(
     app.include_router(page.router)
     # The last that is added stands outermost: every answer gets its id and is counted, and pages of
     # listed origins may read a refusal, too.
+    app.add_middleware(
+        Admission,
+        routes=predict.router.routes,
+        refusal=lambda: app.state.lanes.refusal() if app.state.lanes else None,
+    )
     app.add_middleware(Keys, api_key=settings.api_key, for_all=settings.key_for_all)
     if settings.origins:
         app.add_middleware(

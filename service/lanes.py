@@ -140,6 +140,18 @@ class Lanes(Generic[Q, P, A]):
         """How many pictures are waiting or being answered."""
         return self._pending
 
+    def refusal(self, n_pictures: int = 1) -> ProblemError | None:
+        """The 429 for so many more pictures; None if there is room for them."""
+        if self._pending + n_pictures <= self._queue + self.n_lanes:
+            return None
+        retry_s = math.ceil(self._pending * self._usual_s / self.n_lanes)
+        return ProblemError(
+            429,
+            f"{self._pending:,} pictures are waiting and {self._queue:,} may; try again after "
+            "the seconds in Retry-After.",
+            {"Retry-After": str(min(max(retry_s, 1), 60))},
+        )
+
     def close(self) -> None:
         """Finish what is being worked on, drop what waits and stop the threads."""
         self._arrived.close()
@@ -156,14 +168,8 @@ class Lanes(Generic[Q, P, A]):
                 413,
                 f"{len(questions)} pictures at once are more than {room}; send smaller batches.",
             )
-        if self._pending + len(questions) > room:
-            retry_s = math.ceil(self._pending * self._usual_s / self.n_lanes)
-            raise ProblemError(
-                429,
-                f"{self._pending:,} pictures are waiting and {self._queue:,} may; try again after "
-                "the seconds in Retry-After.",
-                {"Retry-After": str(min(max(retry_s, 1), 60))},
-            )
+        if refusal := self.refusal(len(questions)):
+            raise refusal
         loop = asyncio.get_running_loop()
         deadline = time.monotonic() + self._timeout_s
         jobs = [_Job[Q, P, A](question, loop.create_future(), deadline) for question in questions]
