@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from service.app import create_app
 from service.settings import Settings
+from service.wire import connections
 
 __all__ = ["main"]
 
@@ -44,6 +45,7 @@ def main() -> int:
     server = uvicorn.Server(
         uvicorn.Config(
             app,
+            http=connections(settings.body_timeout_s, app.state.metrics),
             host=settings.host,
             port=settings.port,
             log_level=settings.log_level,
