@@ -12,6 +12,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from service.app import create_app
+from service.descriptors import allow_descriptors
 from service.settings import Settings
 from service.wire import connections
 
@@ -34,6 +35,7 @@ def main() -> int:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
     )
+    allow_descriptors()
     failed = False
 
     def stop() -> None:
