@@ -98,7 +98,7 @@ async def _load_and_watch(app: FastAPI, on_failed_start: Callable[[], None] | No
     settings: Settings = app.state.settings
     file = CheckpointFile(settings)
     try:
-        served = await asyncio.to_thread(file.load)
+        served = await file.fetch()
     except Exception as error:  # noqa: BLE001 - whatever it is, the process must not linger
         if isinstance(error, (CheckpointError, RuntimeError)):
             _log.error("cannot serve: %s", error)
