@@ -22,7 +22,7 @@ from model.contrast import colour_axis
 from model.decision import Reason
 from model.ink import Ink, find_ink
 from model.morphology import running_extreme
-from model.picture import MAX_PIXELS, read_array, read_bytes, read_image
+from model.picture import MAX_PIXELS, Decoding, read_array, read_bytes, read_image
 
 __all__ = ["INPUT_CONTRACT", "MAX_PIXELS", "DigitImage", "open_array", "open_bytes", "open_image"]
 
@@ -61,12 +61,16 @@ class DigitImage:
     reasons: tuple[Reason, ...] = ()
 
 
-def open_bytes(data: bytes, *, max_pixels: int = MAX_PIXELS) -> DigitImage:
+def open_bytes(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, decoding: Decoding | None = None
+) -> DigitImage:
     """Read a picture file and prepare its digit.
 
     Args:
         data: The whole file: PNG, JPEG, WebP, BMP, GIF (first frame) or TIFF (first page).
         max_pixels: Bound on width × height, checked before decoding.
+        decoding: Entered around the decoding, with the number of pixels, so that a caller with
+            several threads may bound what is decoded at once.
 
     Returns:
         The 28×28 input. A blank picture is not an error: its reasons hold `no_ink`.
@@ -76,7 +80,7 @@ def open_bytes(data: bytes, *, max_pixels: int = MAX_PIXELS) -> DigitImage:
         PictureTooLargeError: If the header tells of more pixels than allowed.
         CorruptPictureError: If the file is empty, truncated or damaged.
     """
-    return _prepare(read_bytes(data, max_pixels=max_pixels))
+    return _prepare(read_bytes(data, max_pixels=max_pixels, decoding=decoding))
 
 
 def open_image(picture: Image.Image, *, max_pixels: int = MAX_PIXELS) -> DigitImage:

@@ -8,7 +8,8 @@ little more memory is needed than its own pixels take.
 import io
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,7 +17,7 @@ from PIL import Image
 
 from model.errors import CorruptPictureError, PictureTooLargeError, UnsupportedFormatError
 
-__all__ = ["DETAIL", "MAX_PIXELS", "read_array", "read_bytes", "read_image"]
+__all__ = ["DETAIL", "MAX_PIXELS", "Decoding", "read_array", "read_bytes", "read_image"]
 
 MAX_PIXELS = 25_000_000
 """Default bound on width × height of a picture, read from its header before decoding."""
@@ -27,6 +28,9 @@ DETAIL = 1024
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")
 _MOST_SCANS = 100  # a progressive JPEG has about ten, a multi-picture file some for each
+
+Decoding: TypeAlias = Callable[[int], AbstractContextManager[None]]
+"""Entered with the number of pixels around their decoding, to bound what is decoded at once."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 _SIGNATURES = (
@@ -57,12 +61,15 @@ _TURNS = {
 _STRIP_PIXELS = 2**18  # a strip fits a core's cache
 
 
-def read_bytes(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_bytes(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, decoding: Decoding | None = None
+) -> Image.Image:
     """Read a picture file.
 
     Args:
         data: The whole file: PNG, JPEG, WebP, BMP, GIF (first frame) or TIFF (first page).
         max_pixels: Bound on width × height, checked before decoding.
+        decoding: Entered around the decoding, with the number of pixels.
 
     Returns:
         The picture, upright, of at most `DETAIL` pixels a side; mode L, RGB or F (0 to 255). What
@@ -85,8 +92,10 @@ def read_bytes(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
             # JPEG can be decoded straight to a half, quarter or eighth of its size.
             width, height = (max(1, side * DETAIL // max(picture.size)) for side in picture.size)
             picture.draft(None, (width, height))
-            picture.load()
-            return _upright(picture)
+            n_pixels = picture.width * picture.height
+            with decoding(n_pixels) if decoding else nullcontext():
+                picture.load()
+                return _upright(picture)
 
 
 def read_image(picture: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -1,20 +1,18 @@
 """`python -m service`: listen, load the weights, answer."""
 
 import argparse
-import logging
-import math
 import signal
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-import uvicorn
 from pydantic import ValidationError
 
+from service import logs
 from service.app import create_app
 from service.descriptors import allow_descriptors
+from service.server import Server
 from service.settings import Settings
-from service.wire import connections
 
 __all__ = ["main"]
 
@@ -32,9 +30,7 @@ def main() -> int:
         for fault in error.errors():
             print(f"error: {_told(fault)}", file=sys.stderr)  # noqa: T201
         return 2
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
-    )
+    logs.configure(settings.log_level, settings.log_format)
     allow_descriptors()
     failed = False
 
@@ -43,22 +39,7 @@ def main() -> int:
         failed = True
         server.should_exit = True
 
-    app = create_app(settings, on_failed_start=stop)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            http=connections(settings.body_timeout_s, app.state.metrics),
-            host=settings.host,
-            port=settings.port,
-            log_level=settings.log_level,
-            log_config=None,
-            server_header=False,
-            # A client that does not read its answer must not hold up a stop for ever.
-            timeout_graceful_shutdown=math.ceil(
-                settings.body_timeout_s + settings.request_timeout_s
-            ),
-        )
-    )
+    server = Server(create_app(settings, on_failed_start=stop), settings)
     # uvicorn raises the signal that stopped it once more when it is done: a stop that was asked for
     # is no failure.
     for asked in (signal.SIGINT, signal.SIGTERM):

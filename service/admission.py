@@ -1,73 +1,36 @@
-"""Turning pictures away while the queue is full, before anything of their form is parsed.
+"""Refusing before a body is read: when too much waits, parsing forms would only make it worse."""
 
-Finding a route and parsing a form cost the event loop several times what a refusal does. Were that
-spent on every picture that is turned away, a crowd at the door would slow down those inside.
-"""
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from collections.abc import Callable, Sequence
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
 
-from starlette.datastructures import Headers
-from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
-
-from service import problems
 from service.problems import ProblemError
 
-__all__ = ["Admission"]
+__all__ = ["AdmittedRoute"]
 
 
-class Admission:
-    """Wrap an ASGI application. What is let in may find the queue full still: the lanes decide.
+class AdmittedRoute(APIRoute):
+    """A route that needs the model and a place in the queue: without either, its body is dropped.
 
-    Args:
-        app: The application.
-        routes: Where pictures are posted to.
-        refusal: The answer to a picture that comes now; None if there is room.
+    Dropped and not left: a server that closes while the client writes resets the connection, and
+    the client may never see the answer.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        routes: Sequence[BaseRoute],
-        refusal: Callable[[], ProblemError | None],
-    ) -> None:
-        """Wrap the application; see the class."""
-        self._app = app
-        self._routes = {route.path: route for route in routes if isinstance(route, Route)}
-        self._refusal = refusal
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The usual handler behind the check."""
+        handle = super().get_route_handler()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request (other ASGI events pass through)."""
-        refused = self._refuse(scope) if scope["type"] == "http" else None
-        if refused is None:
-            await self._app(scope, receive, send)
-            return
-        headers = dict(refused.headers or {})
-        if Headers(scope=scope).get("expect", "").lower() == "100-continue":
-            headers["Connection"] = "close"  # the body may come all the same
-        else:
+        async def admit_and_handle(request: Request) -> Response:
             try:
-                await _drop_body(receive)
-            except ProblemError as error:  # too large, or too slow
-                refused, headers = error, dict(error.headers or {})
-        answer = problems.response(
-            scope["state"]["request_id"], refused.status_code, refused.detail, headers
-        )
-        await answer(scope, receive, send)
+                request.app.state.holder.get()
+                request.app.state.lanes.check_room(1)
+            except ProblemError:
+                if request.headers.get("expect", "").lower() != "100-continue":
+                    async for _ in request.stream():
+                        pass
+                raise
+            return await handle(request)
 
-    def _refuse(self, scope: Scope) -> ProblemError | None:
-        # Where the application is mounted below another, that part of the address is not its own.
-        route = self._routes.get(scope["path"].removeprefix(scope.get("root_path", "")))
-        if route is None or scope["method"] != "POST":
-            return None
-        refused = self._refusal()
-        if refused is not None:
-            scope["route"] = route  # by which the request is counted
-        return refused
-
-
-async def _drop_body(receive: Receive) -> None:
-    """Read the body, so that the client hears the answer and may go on with its connection."""
-    while (await receive()).get("more_body", False):
-        pass
+        return admit_and_handle

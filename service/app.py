@@ -11,7 +11,6 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from model.errors import CheckpointError
 from service import problems
-from service.admission import Admission
 from service.guard import Guard
 from service.holder import ModelHolder, announce
 from service.keys import Keys
@@ -48,7 +47,6 @@ def create_app(
         finally:
             loading.cancel()
             app.state.holder.served = None
-            app.state.metrics.serves(None)
             if app.state.lanes is not None:
                 await asyncio.to_thread(app.state.lanes.close)
 
@@ -63,18 +61,16 @@ def create_app(
     app.state.holder = ModelHolder()
     app.state.lanes = None  # made with the model, since their number depends on its device
     app.state.refresher = None  # made with the model
-    app.state.metrics = Metrics(lambda: app.state.lanes.n_pending if app.state.lanes else 0)
+    app.state.metrics = Metrics(
+        pending=lambda: app.state.lanes.n_pending if app.state.lanes else 0,
+        ready=lambda: app.state.holder.is_ready,
+    )
     problems.add_handlers(app)
     app.include_router(predict.router)
     app.include_router(operations.router)
     app.include_router(page.router)
     # The last that is added stands outermost: every answer gets its id and is counted, and pages of
     # listed origins may read a refusal, too.
-    app.add_middleware(
-        Admission,
-        routes=predict.router.routes,
-        refusal=lambda: app.state.lanes.refusal() if app.state.lanes else None,
-    )
     app.add_middleware(Keys, api_key=settings.api_key, for_all=settings.key_for_all)
     if settings.origins:
         app.add_middleware(
@@ -88,8 +84,10 @@ def create_app(
         Guard,
         max_upload_bytes=settings.max_upload_bytes,
         max_body_bytes=settings.max_body_bytes,
+        max_held_bytes=settings.max_held_bytes,
         body_timeout_s=settings.body_timeout_s,
         metrics=app.state.metrics,
+        holder=app.state.holder,
     )
     return app
 

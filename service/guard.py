@@ -16,6 +16,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
+from service.bounds import ByteBudget
+from service.holder import ModelHolder
+from service.logs import ANSWERED, REQUEST_ID, with_fields
 from service.metrics import Metrics
 from service.problems import ProblemError
 
@@ -30,6 +33,10 @@ _LINGER_BYTES = 64 * 2**20
 _IDS = random.Random()  # noqa: S311
 
 _log = logging.getLogger("service")
+_answers = logging.getLogger(ANSWERED)
+# Asked every few seconds by machines: their lines would bury the others.
+_PROBES = frozenset({"/health/live", "/health/ready", "/metrics"})
+_PROBES_BELOW = "/v2/health/"
 
 
 @dataclass
@@ -47,8 +54,10 @@ class Guard:
         app: The application.
         max_upload_bytes: Largest file; a body may be larger by the form around it.
         max_body_bytes: Largest body of a batch.
+        max_held_bytes: Most bytes of all bodies together, from their arrival to their answers.
         body_timeout_s: Seconds within which a body must arrive.
         metrics: Where requests are counted.
+        holder: Knows whether the service is about to stop: then connections are not kept.
     """
 
     def __init__(
@@ -57,58 +66,74 @@ class Guard:
         *,
         max_upload_bytes: int,
         max_body_bytes: int,
+        max_held_bytes: int,
         body_timeout_s: float,
         metrics: Metrics,
+        holder: ModelHolder,
     ) -> None:
         """Wrap the application; see the class."""
         self._app = app
         self._max_upload_bytes = max_upload_bytes
         self._max_body_bytes = max_body_bytes
+        self._held = ByteBudget(max_held_bytes)
         self._body_timeout_s = body_timeout_s
-        self._metrics = metrics
+        self._metrics, self._holder = metrics, holder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (other ASGI events pass through)."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.perf_counter()
-        timing = Timing()
         headers = Headers(scope=scope)
         request_id = headers.get("x-request-id", "")
         if not _SANE_ID.fullmatch(request_id):
             request_id = f"{_IDS.getrandbits(128):032x}"
-        scope.setdefault("state", {}).update(request_id=request_id, timing=timing)
-        begun = False
+        token = REQUEST_ID.set(request_id)
+        try:
+            await self._serve(scope, receive, send, headers, request_id)
+        finally:
+            REQUEST_ID.reset(token)
+
+    async def _serve(
+        self, scope: Scope, receive: Receive, send: Send, headers: Headers, request_id: str
+    ) -> None:
+        started = time.perf_counter()
+        timing, told = Timing(), dict[str, object]()
+        scope.setdefault("state", {}).update(request_id=request_id, timing=timing, log_fields=told)
+        status: int | None = None
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal begun
+            nonlocal status
             if message["type"] == "http.response.start":
-                begun = True
+                status = message["status"]
                 seconds = time.perf_counter() - started
-                self._metrics.saw_request(
-                    _route(scope), scope["method"], message["status"], seconds
-                )
+                self._metrics.saw_request(_route(scope), scope["method"], status, seconds)
                 out = MutableHeaders(scope=message)
                 out["X-Request-ID"] = request_id
                 out["Server-Timing"] = (
                     f"queue;dur={timing.queue_ms:.2f}, compute;dur={timing.compute_ms:.2f}, "
                     f"total;dur={1000 * seconds:.2f}"
                 )
+                if self._holder.draining:
+                    out["Connection"] = "close"  # the next request finds a service that stays
             await send(message)
 
-        body = _BoundedBody(receive, self._limit(scope["path"]), self._body_timeout_s, headers)
+        limit = self._limit(scope["path"])
+        body = _BoundedBody(receive, limit, self._body_timeout_s, headers, self._held)
         try:
             await self._app(scope, body.receive, send_with_headers)
         except ClientDisconnect:
-            return  # nobody is left to be told
+            pass  # nobody is left to be told
         except Exception:
             # Whatever went wrong is ours to find by its id; the client learns no more than that.
             _log.exception("request %s failed", request_id)
-            if begun:
+            if status is not None:
                 raise
             answer = problems.response(request_id, 500, problems.FAULT)
             await answer(scope, receive, send_with_headers)
+        finally:
+            body.release()
+            _log_answer(scope, status, timing, told, time.perf_counter() - started)
 
     def _limit(self, path: str) -> int:
         if path.rstrip("/").endswith("/batch"):
@@ -122,15 +147,50 @@ def _route(scope: Scope) -> str:
     return str(getattr(route, "path_format", None) or getattr(route, "path", "none"))
 
 
+def _log_answer(
+    scope: Scope, status: int | None, timing: Timing, told: dict[str, object], seconds: float
+) -> None:
+    """One line for a request: where it went, what came of it, where its time went."""
+    path, route = scope["path"], _route(scope)
+    probe = path in _PROBES or path.startswith(_PROBES_BELOW)
+    level = logging.DEBUG if probe else logging.INFO
+    if not _answers.isEnabledFor(level):
+        return
+    client = scope.get("client")
+    outcome = f"{status}" if status is not None else "nobody left to answer"
+    # The address as it is declared: what a client makes up does not go to the log.
+    _answers.log(
+        level,
+        "%s %s: %s in %.1f ms",
+        scope["method"],
+        route,
+        outcome,
+        1000 * seconds,
+        extra=with_fields(
+            method=scope["method"],
+            route=route,
+            status=status,
+            client=client[0] if client else None,
+            queue_ms=round(timing.queue_ms, 2),
+            compute_ms=round(timing.compute_ms, 2),
+            total_ms=round(1000 * seconds, 2),
+            **told,
+        ),
+    )
+
+
 class _BoundedBody:
     """The receive channel of one request, counting bytes and time."""
 
-    def __init__(self, receive: Receive, limit: int, timeout_s: float, headers: Headers) -> None:
+    def __init__(
+        self, receive: Receive, limit: int, timeout_s: float, headers: Headers, budget: ByteBudget
+    ) -> None:
         self._receive = receive
         self._limit = limit
         self._deadline = asyncio.get_running_loop().time() + timeout_s
         self._timeout_s = timeout_s
-        self._received = 0
+        self._budget = budget
+        self._received = self._held = 0
         self._complete = False
         declared = headers.get("content-length", "")
         self._declared = int(declared) if declared.isdecimal() else None
@@ -140,12 +200,14 @@ class _BoundedBody:
         """The next message.
 
         Raises:
-            ProblemError: 413 if the body is too large, 408 if it comes too slowly.
+            ProblemError: 413 if the body is too large, 408 if it comes too slowly, 429 if there is
+                no room for it beside the others.
         """
         if self._complete:
             return await self._receive()  # only the news that the client has left
         if self._declared is not None and self._declared > self._limit:
-            await self._refuse(self._declared)
+            await self._drop()
+            raise self._too_large(f"{self._declared:,} bytes")
         try:
             async with asyncio.timeout_at(self._deadline):
                 message = await self._receive()
@@ -156,29 +218,44 @@ class _BoundedBody:
                 {"Connection": "close"},
             ) from None
         if message["type"] == "http.request":
-            self._received += len(message.get("body", b""))
+            n_bytes = len(message.get("body", b""))
+            self._received += n_bytes
             self._complete = not message.get("more_body", False)
             if self._received > self._limit:
-                await self._refuse(None)
+                await self._drop()
+                raise self._too_large("too many bytes")
+            if not self._budget.take(n_bytes):
+                await self._drop()
+                raise ProblemError(
+                    429,
+                    "Too many bytes are being uploaded at this moment; try again after the seconds "
+                    "in Retry-After.",
+                    {"Retry-After": "1", "Connection": "close"},
+                )
+            self._held += n_bytes
         return message
 
-    async def _refuse(self, declared: int | None) -> None:
-        """Answer 413, having read (and dropped) what the client is still sending, within bounds.
+    def release(self) -> None:
+        """Whatever came of it, none of the body is held any more."""
+        self._budget.give_back(self._held)
+        self._held = 0
 
-        A server that closes while the client writes resets the connection, and the client may
-        never see the answer.
-        """
-        if not (self._waits_for_go_ahead and self._received == 0):
-            await self._drop(declared)
-        size = f"{declared:,} bytes" if declared is not None else "too many bytes"
-        raise ProblemError(
+    def _too_large(self, size: str) -> ProblemError:
+        return ProblemError(
             413,
             f"The body has {size}; at most {self._limit:,} are allowed. Send a smaller file.",
             {"Connection": "close"},
         )
 
-    async def _drop(self, declared: int | None) -> None:
-        if declared is not None and declared > _LINGER_BYTES:
+    async def _drop(self) -> None:
+        """Read and drop what the client is still sending, within bounds.
+
+        A server that closes while the client writes resets the connection, and the client may
+        never see the answer.
+        """
+        if self._waits_for_go_ahead and self._received == 0:
+            return
+        if self._declared is not None and self._declared > _LINGER_BYTES:
             return
         dropped = 0
         try:

@@ -34,6 +34,7 @@ class ModelHolder:
         """Hold nothing yet."""
         self.served: Served | None = None
         self.refresh_error: str | None = None  # why the newest file is not what is served
+        self.draining = False  # told to stop: what comes is answered, but nothing more should come
 
     def get(self) -> Served:
         """The served model.
@@ -47,6 +48,25 @@ class ModelHolder:
             )
         return self.served
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests should be sent here."""
+        return self.served is not None and not self.draining
+
+    def check_ready(self) -> None:
+        """Refuse unless requests should be sent here.
+
+        Raises:
+            ProblemError: 503 while there is no model, or once the service is to stop.
+        """
+        if self.draining:
+            raise ProblemError(
+                503,
+                "The service is about to stop; ask another one, or try again in a few seconds.",
+                {"Retry-After": "5"},
+            )
+        self.get()
+
 
 def load_served(settings: Settings) -> Served:
     """Load, check and warm the weights that the settings name.
@@ -56,7 +76,9 @@ def load_served(settings: Settings) -> Served:
         RuntimeError: If the device is not available.
     """
     path, source = _choose(settings)
-    classifier = load(path, n_draws=settings.draws, device=settings.device)
+    classifier = load(
+        path, n_draws=settings.draws, device=settings.device, threads=settings.lanes or None
+    )
     classifier.probabilities(np.zeros((1, SIDE, SIDE), np.uint8))
     return Served(classifier, source)
 

@@ -140,17 +140,25 @@ class Lanes(Generic[Q, P, A]):
         """How many pictures are waiting or being answered."""
         return self._pending
 
-    def refusal(self, n_pictures: int = 1) -> ProblemError | None:
-        """The 429 for so many more pictures; None if there is room for them."""
-        if self._pending + n_pictures <= self._queue + self.n_lanes:
-            return None
-        retry_s = math.ceil(self._pending * self._usual_s / self.n_lanes)
-        return ProblemError(
-            429,
-            f"{self._pending:,} pictures are waiting and {self._queue:,} may; try again after "
-            "the seconds in Retry-After.",
-            {"Retry-After": str(min(max(retry_s, 1), 60))},
-        )
+    def check_room(self, n: int) -> None:
+        """Refuse so many pictures unless there is room for them.
+
+        Raises:
+            ProblemError: 413 if there can never be; 429 if there is none now.
+        """
+        room = self._queue + self.n_lanes
+        if n > room:
+            raise ProblemError(
+                413, f"{n} pictures at once are more than {room}; send smaller batches."
+            )
+        if self._pending + n > room:
+            retry_s = math.ceil(self._pending * self._usual_s / self.n_lanes)
+            raise ProblemError(
+                429,
+                f"{self._pending:,} pictures are waiting and {self._queue:,} may; try again after "
+                "the seconds in Retry-After.",
+                {"Retry-After": str(min(max(retry_s, 1), 60))},
+            )
 
     def close(self) -> None:
         """Finish what is being worked on, drop what waits and stop the threads."""
@@ -162,14 +170,7 @@ class Lanes(Generic[Q, P, A]):
     # On the event loop
 
     def _admit(self, questions: Sequence[Q]) -> list[_Job[Q, P, A]]:
-        room = self._queue + self.n_lanes
-        if len(questions) > room:
-            raise ProblemError(
-                413,
-                f"{len(questions)} pictures at once are more than {room}; send smaller batches.",
-            )
-        if refusal := self.refusal(len(questions)):
-            raise refusal
+        self.check_room(len(questions))
         loop = asyncio.get_running_loop()
         deadline = time.monotonic() + self._timeout_s
         jobs = [_Job[Q, P, A](question, loop.create_future(), deadline) for question in questions]

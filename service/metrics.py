@@ -49,9 +49,10 @@ class Metrics:
 
     Args:
         pending: How many pictures are waiting or being answered.
+        ready: Whether requests should be sent here.
     """
 
-    def __init__(self, pending: Callable[[], int]) -> None:
+    def __init__(self, pending: Callable[[], int], ready: Callable[[], bool]) -> None:
         """All at zero; see the class."""
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -115,7 +116,9 @@ class Metrics:
             get_args(Reason),
         )
         self._model = Info("mnn_model", "What is being served.", registry=registry)
-        self._ready = Gauge("mnn_ready", "1 while a model is served, else 0.", registry=registry)
+        Gauge(
+            "mnn_ready", "1 while requests should be sent here, else 0.", registry=registry
+        ).set_function(ready)
         self._reloads = counter(
             "mnn_reloads_total",
             "Checkpoints that took the place of the served one, or were refused.",
@@ -153,18 +156,16 @@ class Metrics:
         for reason in answer.reasons:
             self._reasons.labels(reason).inc()
 
-    def serves(self, served: Served | None) -> None:
-        """Note what is served from now on; None for nothing any more."""
-        self._ready.set(served is not None)
-        if served is not None:
-            classifier = served.classifier
-            self._model.info(
-                {
-                    "name": classifier.checkpoint.name,
-                    "version": classifier.version,
-                    "source": served.source,
-                }
-            )
+    def serves(self, served: Served) -> None:
+        """Note what is served from now on."""
+        classifier = served.classifier
+        self._model.info(
+            {
+                "name": classifier.checkpoint.name,
+                "version": classifier.version,
+                "source": served.source,
+            }
+        )
 
     def saw_reload(self, *, taken: bool) -> None:
         """Count a checkpoint that was to take the place of the served one."""

@@ -9,6 +9,7 @@ from fastapi import UploadFile
 from model.classifier import Prediction
 from model.cores import granted_cores
 from model.door import DigitImage, open_bytes
+from service.bounds import PixelBudget
 from service.holder import Served
 from service.lanes import Lanes
 from service.settings import Settings
@@ -27,7 +28,6 @@ class Question:
     file: UploadFile
     samples: int
     level: float
-    max_pixels: int
 
 
 PictureLanes: TypeAlias = Lanes[Question, DigitImage, Prediction]
@@ -36,8 +36,15 @@ PictureLanes: TypeAlias = Lanes[Question, DigitImage, Prediction]
 def make_lanes(settings: Settings, device: str) -> PictureLanes:
     """The lanes for a device: on a CPU one per granted core, on CUDA one for the device."""
     cuda = device == "cuda"
+    decoding = PixelBudget(settings.max_decoding_pixels)
+
+    def prepare(question: Question) -> DigitImage:
+        # Read here, in the lane: what waits stays where the form parser put it, on disk if large.
+        data = question.file.file.read()
+        return open_bytes(data, max_pixels=settings.max_pixels, decoding=decoding)
+
     return Lanes(
-        _prepare,
+        prepare,
         _compute,
         belongs=lambda question: (question.served, question.samples),
         size=lambda question: question.file.size or 0,
@@ -47,11 +54,6 @@ def make_lanes(settings: Settings, device: str) -> PictureLanes:
         queue=settings.queue,
         timeout_s=settings.request_timeout_s,
     )
-
-
-def _prepare(question: Question) -> DigitImage:
-    # Read here, in the lane: what waits stays where the form parser put it, on disk if large.
-    return open_bytes(question.file.file.read(), max_pixels=question.max_pixels)
 
 
 def _compute(asked: Sequence[tuple[Question, DigitImage]]) -> list[Prediction]:

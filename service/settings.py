@@ -25,6 +25,10 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity that is logged."
     )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto",
+        description="How: a JSON object a line, or text; `auto` takes text on a terminal.",
+    )
     checkpoint: Path = Field(
         Path("checkpoints/digits.safetensors"),
         description="Weights to serve if the file exists, else the shipped ones.",
@@ -54,7 +58,8 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=256,
-        description="Threads that answer; 0 takes one per granted CPU core, or one for a GPU.",
+        description="Threads that answer, and cores that they use; 0 takes one per granted CPU "
+        "core, or one for a GPU.",
     )
     max_upload_bytes: int = Field(
         10 * MIB, ge=1, description="Largest size of one uploaded file in bytes."
@@ -62,11 +67,22 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         64 * MIB, ge=1, description="Largest size of a whole batch body in bytes."
     )
+    max_held_bytes: int = Field(
+        128 * MIB,
+        ge=1,
+        description="Most bytes of bodies held at once, in memory or on disk; more is answered "
+        "429.",
+    )
     max_pixels: int = Field(
         MAX_PIXELS,
         ge=1,
         le=100_000_000,
         description="Most pixels of a picture, told from its header.",
+    )
+    max_decoding_pixels: int = Field(
+        100_000_000,
+        ge=1,
+        description="Most pixels being decoded at once; a lane whose picture is too much waits.",
     )
     max_batch_files: int = Field(64, ge=1, description="Most files in one batch.")
     queue: int = Field(1024, ge=1, description="Most pictures waiting; more are answered 429.")
@@ -75,6 +91,13 @@ class Settings(BaseSettings):
     )
     body_timeout_s: float = Field(
         10.0, gt=0, description="Seconds within which a body must arrive; later is 408."
+    )
+    drain_wait_s: float = Field(
+        3.0,
+        ge=0,
+        le=300,
+        description="Seconds after SIGTERM in which requests are taken still, for proxies to see "
+        "that the service is not ready.",
     )
     api_key: SecretStr | None = Field(
         None,
@@ -94,6 +117,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.max_held_bytes < self.max_body_bytes:
+            raise ValueError("MNN_MAX_HELD_BYTES must be at least MNN_MAX_BODY_BYTES")
         if self.key_for_all and self.api_key is None:
             raise ValueError("MNN_KEY_FOR_ALL needs a key in MNN_API_KEY")
         for origin in self.origins:

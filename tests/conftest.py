@@ -132,6 +132,10 @@ class Server:
         """A client for this service."""
         return httpx.Client(base_url=self.url, timeout=30, **options)  # type: ignore[arg-type]
 
+    def logged(self) -> list[dict[str, Any]]:
+        """The lines of its log."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
     def stop(self) -> int:
         """Stop it as an operator would; returns its exit code."""
         self.process.send_signal(signal.SIGTERM)
@@ -152,8 +156,12 @@ def service_environment(**settings: object) -> dict[str, str]:
 
 
 def start_service(log: Path, cwd: Path, **settings: object) -> Server:
-    """Start `python -m service`, on a free port if none is named, without waiting for it."""
+    """Start `python -m service`, on a free port if none is named, without waiting for it.
+
+    No proxy is waited for at its stop, unless `drain_wait_s` says so.
+    """
     port = int(str(settings.pop("port", None) or free_port()))
+    settings = {"drain_wait_s": 0, **settings}
     with log.open("w") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "service"],

@@ -56,6 +56,6 @@ async def live() -> Health:
 
 @router.get("/health/ready", tags=["health"], responses=responses(503))
 async def ready(request: Request) -> Health:
-    """200 once the model is loaded and warm; 503 before."""
-    request.app.state.holder.get()
+    """200 once the model is loaded and warm; 503 before, and once the service is to stop."""
+    request.app.state.holder.check_ready()
     return Health(status="ready")

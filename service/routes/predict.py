@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from model.classifier import DEFAULT_LEVEL, LEAST_DRAWS, LEAST_LEVEL, Prediction
 from model.errors import PictureError
+from service.admission import AdmittedRoute
 from service.guard import Timing
 from service.holder import Served
 from service.lanes import Done
@@ -20,7 +21,7 @@ from service.settings import Settings
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["digits"])
+router = APIRouter(tags=["digits"], route_class=AdmittedRoute)
 
 _log = logging.getLogger("service")
 
@@ -54,7 +55,7 @@ async def predict(
     settings: Settings = request.app.state.settings
     samples = served.classifier.check_request(query.samples, query.level)
     _check_size(file, settings)
-    question = Question(served, file, samples, query.level, settings.max_pixels)
+    question = Question(served, file, samples, query.level)
     (done,) = await _ask(request, [question])
     return _response(done, served, query)
 
@@ -82,7 +83,7 @@ async def predict_batch(
         except ProblemError as error:
             results[i] = _batch_error(request, error)
         else:
-            questions[i] = Question(served, file, samples, query.level, settings.max_pixels)
+            questions[i] = Question(served, file, samples, query.level)
     dones = await _ask(request, list(questions.values()))
     for i, done in zip(questions, dones, strict=True):
         try:
@@ -105,9 +106,14 @@ async def _ask(request: Request, questions: list[Question]) -> list[Done[Predict
         client_left.cancel()
     metrics: Metrics = request.app.state.metrics
     metrics.saw_times((done.queue_ms, done.compute_ms) for done in dones)
-    for done in dones:
-        if done.answer is not None:
-            metrics.saw_answer(done.answer)
+    answers = [done.answer for done in dones if done.answer is not None]
+    for answer in answers:
+        metrics.saw_answer(answer)
+    request.state.log_fields.update(
+        pictures=len(questions),
+        answered=len(answers),
+        accepted=sum(answer.decision == "accept" for answer in answers),
+    )
     timing: Timing = request.state.timing
     # Until the last picture was begun, and from then until all were answered.
     timing.queue_ms = max((done.queue_ms for done in dones), default=0.0)

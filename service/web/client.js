@@ -17,10 +17,25 @@ export class Trouble extends Error {
   }
 }
 
+let key = ""; // kept while the page is open, and nowhere else
+
+/** Send this key from now on; only a service that was started with MNN_KEY_FOR_ALL asks for one. */
+export function useKey(value) {
+  key = value;
+}
+
+const headers = () => (key ? { Authorization: `Bearer ${key}` } : {});
+
+/** What is being served, or null if the service does not say. */
+export async function askModel() {
+  const response = await fetch("model", { headers: headers() });
+  return response.ok ? response.json() : null;
+}
+
 async function post(path, form, signal) {
   let response;
   try {
-    response = await fetch(path, { method: "POST", body: form, signal });
+    response = await fetch(path, { method: "POST", body: form, signal, headers: headers() });
     if (response.ok) return await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
@@ -33,6 +48,10 @@ async function post(path, form, signal) {
     throw new Trouble("The service is busy.", { retryAfter });
   }
   const { status } = response;
+  if (status === 401) {
+    const sentence = key ? "That is not this service's key." : "This service wants its key.";
+    throw new Trouble(sentence, { status });
+  }
   if (status === 413) throw new Trouble(`This picture is too large: ${detail}`, { status });
   if (status === 415 || status === 422)
     throw new Trouble(`This picture cannot be read: ${detail}`, { status });
@@ -90,8 +109,9 @@ function form(name, pictures) {
   return body;
 }
 
-/** The request behind an answer, as a command. */
+/** The request behind an answer, as a command; a key stays out of it. */
 export function curlLine() {
   const address = new URL(`predict?${QUERY}`, location.href);
-  return `curl -F file=@digit.png '${address}'`;
+  const auth = key ? '-H "Authorization: Bearer $KEY" ' : "";
+  return `curl ${auth}-F file=@digit.png '${address}'`;
 }

@@ -1,7 +1,7 @@
 /** The page: puts the parts together. */
 
 import { Bars } from "./bars.js";
-import { Client, Trouble, curlLine } from "./client.js";
+import { Client, Trouble, askModel, curlLine, useKey } from "./client.js";
 import { addExamples } from "./gallery.js";
 import { takeFiles } from "./intake.js";
 import { Pad, readImage } from "./pad.js";
@@ -94,7 +94,7 @@ async function ask(settled) {
     offer(picture);
     votes.show(answer);
     showAnswer(settled);
-    if (model?.version !== answer.model.version) askModel();
+    if (model?.version !== answer.model.version) learnModel();
   } catch (error) {
     if (mine !== asked) return;
     // The browser reads formats that the service does not: then the page sends what it shows.
@@ -108,12 +108,10 @@ async function ask(settled) {
   }
 }
 
-/** What the service says of its model: the promise behind an accepted answer is in it. */
-async function askModel() {
+/** The promise behind an accepted answer is in what the service says of its model. */
+async function learnModel() {
   try {
-    const response = await fetch("model");
-    if (!response.ok) return;
-    model = await response.json();
+    model = (await askModel()) ?? model;
     if (answer) showVerdict();
   } catch {
     // The next answer tries again.
@@ -198,7 +196,8 @@ function showTrouble(error) {
   const told = error instanceof Trouble ? error.message : "Something went wrong in this page.";
   const retry = error.retryAfter ? ` Asking again in ${error.retryAfter} s.` : "";
   say(`${told}${retry} Your picture is kept.`, "failed");
-  $("again").hidden = false;
+  $("key-form").hidden = error.status !== 401;
+  $("again").hidden = error.status === 401;
   if (!error.retryAfter) return;
   notBefore = performance.now() + 1000 * error.retryAfter;
   retryTimer = setTimeout(() => ask(true), 1000 * error.retryAfter);
@@ -212,12 +211,12 @@ function showTrouble(error) {
 function say(sentence, kind) {
   $("trouble").dataset.kind = kind;
   $("trouble-text").textContent = sentence;
-  $("again").hidden = true;
+  $("again").hidden = $("key-form").hidden = true;
   $("trouble").hidden = false;
 }
 
 function hideTrouble() {
-  if (document.activeElement === $("again")) $("answer").focus();
+  if ($("trouble").contains(document.activeElement)) $("answer").focus();
   $("trouble").hidden = true;
 }
 
@@ -273,6 +272,12 @@ votes.addEventListener("use", showFigures);
 $("undo").addEventListener("click", () => pad.undo());
 $("clear").addEventListener("click", () => pad.clear());
 $("again").addEventListener("click", () => ask(true));
+$("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  useKey($("key").value.trim());
+  $("curl").textContent = curlLine();
+  ask(true);
+});
 $("angle").addEventListener("input", onTurn);
 $("copy").addEventListener("click", async () => {
   try {
@@ -294,4 +299,4 @@ document.addEventListener("keydown", (event) => {
 takeFiles({ target: $("drop"), inputs: [$("file"), $("camera")], onFile, onOther });
 addExamples($("examples"), (strokes) => pad.show(strokes));
 $("curl").textContent = curlLine();
-askModel();
+learnModel();

@@ -308,6 +308,26 @@ def test_a_busy_service_is_asked_again_when_it_says(open_page: OpenPage) -> None
     expect(page.locator("#trouble")).to_be_hidden()
 
 
+def test_a_service_that_wants_a_key_is_given_one(
+    open_page: OpenPage, make_server: Callable[..., Server], pictures: Path
+) -> None:
+    guarded = make_server(device="cpu", api_key="open-sesame-please", key_for_all=True)
+    page = open_page(guarded.url, expect_errors=True)
+    example(page, "a seven").click()
+    expect(page.locator("#trouble-text")).to_contain_text("This service wants its key.")
+    page.screenshot(path=pictures / "key.png")
+    page.get_by_label("Key", exact=True).fill("open-nothing-at-all")
+    page.get_by_role("button", name="Use it").click()
+    expect(page.locator("#trouble-text")).to_contain_text("That is not this service's key.")
+    page.get_by_label("Key", exact=True).fill("open-sesame-please")
+    page.keyboard.press("Enter")
+    expect(line(page)).to_have_text("7, accepted")
+    expect(page.locator("#trouble")).to_be_hidden()
+    expect(page.locator("#curl")).to_contain_text('-H "Authorization: Bearer $KEY"')
+    expect(page.locator("#verdict-why")).to_contain_text("0.1 %")  # the promise, from `/model`
+    assert "sesame" not in page.content()
+
+
 def test_a_slow_answer_is_waited_for_aloud(open_page: OpenPage) -> None:
     page = open_page()
     waiting: list[Route] = []

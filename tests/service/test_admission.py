@@ -1,67 +1,205 @@
-"""A full queue turns pictures away before their form is looked at."""
+"""What is held at once is bounded; what cannot be taken is refused before it costs anything."""
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import httpx
+import numpy as np
 import pytest
+from fastapi import FastAPI
+from numpy.typing import NDArray
+from PIL import Image
 
+from model import Classifier, open_bytes
+from model.errors import PictureTooLargeError
 from service import Settings, create_app
-from tests.service.test_bad_input import BOUNDARY, FORM_TYPE, check_problem, part
-from tests.service.test_faults import BLANK, running
+from service.bounds import ByteBudget, PixelBudget
+from service.holder import Served, load_served
+from tests.conftest import Server, encoded, tiny_checkpoint
+from tests.service.test_bad_input import check_problem
+from tests.service.test_drain import begin_request
+from tests.service.test_faults import FailingEngine, running
 
 MIB = 2**20
-HEADERS = {"Content-Type": FORM_TYPE}
 
 
-@pytest.fixture(scope="module")
-def full() -> Iterator[httpx.Client]:
-    """A service whose queue is full and stays so."""
-    app = create_app(Settings(device="cpu", draws=40, max_upload_bytes=3 * MIB, body_timeout_s=1))
-    with running(app) as client:
+class WaitingEngine(FailingEngine):
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+
+    def logits(self, images: NDArray[np.uint8], n_draws: int) -> NDArray[np.float32]:
+        self.free.wait(20)
+        return np.zeros((n_draws, len(images), 10), np.float32)
+
+
+@contextmanager
+def full_service() -> Iterator[tuple[httpx.Client, FastAPI]]:
+    """A service whose only lane and only waiting place are taken."""
+    app = create_app(Settings(device="cpu", lanes=1, queue=1))
+    picture = encoded(Image.new("L", (28, 28), 255))
+    engine = WaitingEngine()
+    with running(app) as client, ThreadPoolExecutor(2) as pool:
         while client.get("/health/ready").status_code != 200:
             time.sleep(0.05)
-        app.state.lanes._pending = 10_000
-        yield client
+        app.state.holder.served = Served(Classifier(tiny_checkpoint(), engine), "file")
+        asked = [pool.submit(client.post, "/predict", files={"file": picture}) for _ in range(2)]
+        while app.state.lanes.n_pending < 2:
+            time.sleep(0.01)
+        try:
+            yield client, app
+        finally:
+            engine.free.set()
+        assert [answer.result().status_code for answer in asked] == [200, 200]
 
 
-@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
-def test_what_is_no_form_at_all_is_429_since_nobody_has_looked(
-    full: httpx.Client, path: str
+def test_where_the_queue_is_full_a_body_is_refused_before_it_is_looked_at() -> None:
+    with full_service() as (client, _):
+        no_form = {"content": b"no form at all", "headers": {"Content-Type": "multipart/form-data"}}
+        for path in ("/predict", "/predict/batch"):
+            answer = client.post(path, **no_form)  # type: ignore[arg-type]
+            check_problem(answer, 429)
+            assert int(answer.headers["retry-after"]) >= 1
+        check_problem(client.post("/predict", files={"file": b"x" * 5 * MIB}), 429)
+    with running(create_app(Settings(device="cpu"))) as client:
+        while client.get("/health/ready").status_code != 200:
+            time.sleep(0.05)
+        check_problem(client.post("/predict", **no_form), 422)  # type: ignore[arg-type]
+
+
+def test_probes_and_other_routes_are_answered_though_the_queue_is_full() -> None:
+    with full_service() as (client, _):
+        for path in ("/health/live", "/health/ready", "/model", "/metrics", "/"):
+            assert client.get(path).status_code == 200
+
+
+def test_bytes_of_bodies_are_bounded_together_and_given_back(
+    make_server: Callable[..., Server],
 ) -> None:
-    answer = full.post(path, content=b"no form", headers=HEADERS)
-    assert "10,000 pictures are waiting" in check_problem(answer, 429)
-    assert int(answer.headers["retry-after"]) >= 1
-    assert "connection" not in answer.headers
-    labels = f'method="POST",route="{path}",status="429"'
-    assert f"mnn_requests_total{{{labels}}}" in full.get("/metrics").text
+    server = make_server(
+        device="cpu", max_upload_bytes=MIB, max_body_bytes=MIB, max_held_bytes=MIB, body_timeout_s=5
+    )
+    large = b"x" * 700_000
+    with server.client() as client:
+        check_problem(client.post("/predict", files={"file": large}), 415)
+        connection, rest = begin_request(server, large)
+        with connection:
+            connection.sendall(rest[:-2000])
+            time.sleep(0.3)
+            refused = client.post("/predict", files={"file": large})
+            assert "uploaded at this moment" in check_problem(refused, 429)
+            assert refused.headers["retry-after"] == "1"
+            assert client.post("/predict", files={"file": b"small"}).status_code == 415
+        for _ in range(4):  # the upload that was left, and those that were refused, hold nothing
+            time.sleep(0.1)
+            check_problem(client.post("/predict", files={"file": large}), 415)
 
 
-def test_a_large_body_is_read_and_its_connection_goes_on(full: httpx.Client) -> None:
-    with httpx.Client(base_url=full.base_url, limits=httpx.Limits(max_connections=1)) as client:
-        for _ in range(3):
-            check_problem(client.post("/predict", files={"file": bytes(2 * MIB)}), 429)
+def test_a_bound_on_held_bytes_below_that_of_one_body_stops_the_start() -> None:
+    with pytest.raises(ValueError, match="MNN_MAX_HELD_BYTES"):
+        Settings(max_held_bytes=MIB, max_body_bytes=2 * MIB)
 
 
-def test_a_body_that_is_too_large_or_too_slow_is_told_so_all_the_same(full: httpx.Client) -> None:
-    check_problem(full.post("/predict", files={"file": bytes(4 * MIB)}), 413)
-
-    def stalling() -> Iterator[bytes]:
-        yield part(b"x")
-        time.sleep(1.5)
-        yield b"--" + BOUNDARY + b"--"
-
-    check_problem(full.post("/predict", content=stalling(), headers=HEADERS), 408)
+def test_the_byte_budget_counts_what_is_taken_and_given_back() -> None:
+    budget = ByteBudget(10)
+    assert budget.take(10)
+    assert not budget.take(1)
+    budget.give_back(4)
+    assert not budget.take(5)
+    assert budget.take(4)
 
 
-def test_a_client_that_asks_first_is_turned_away_before_it_sends(full: httpx.Client) -> None:
-    answer = full.post("/predict", files={"file": BLANK}, headers={"Expect": "100-continue"})
-    check_problem(answer, 429)
-    assert answer.headers["connection"] == "close"
+class Watched:
+    """Notes the most pixels that were under way at once."""
+
+    def __init__(self) -> None:
+        self.lock, self.now, self.most = threading.Lock(), 0, 0
+
+    def work(self, budget: PixelBudget, n_pixels: int) -> None:
+        with budget(n_pixels):
+            with self.lock:
+                self.now += n_pixels
+                self.most = max(self.most, self.now)
+            time.sleep(0.02)
+            with self.lock:
+                self.now -= n_pixels
 
 
-def test_everything_else_is_answered_as_ever(full: httpx.Client) -> None:
-    for path in ("/health/live", "/health/ready", "/model"):
-        assert full.get(path).status_code == 200
-    check_problem(full.get("/predict"), 405)
-    check_problem(full.post("/predict/nothing", content=b""), 404)
+@pytest.mark.parametrize(("limit", "most"), [(10, 9), (7, 6), (1000, 24)])
+def test_threads_wait_their_turn_to_decode(limit: int, most: int) -> None:
+    budget, watched = PixelBudget(limit), Watched()
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(watched.work, budget, 3) for _ in range(24)]:
+            done.result()
+    assert watched.most <= most
+
+
+def test_a_picture_larger_than_the_budget_is_decoded_alone() -> None:
+    budget, watched = PixelBudget(10), Watched()
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(watched.work, budget, 100) for _ in range(4)]:
+            done.result(timeout=20)
+    assert watched.most == 100
+
+
+def test_a_failed_decoding_gives_its_pixels_back() -> None:
+    budget = PixelBudget(10)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError), budget(10):
+            raise ZeroDivisionError
+
+
+def test_the_door_asks_for_what_it_decodes_and_for_nothing_that_it_refuses() -> None:
+    asked: list[int] = []
+    budget = PixelBudget(10**9)
+
+    def decoding(n_pixels: int) -> object:
+        asked.append(n_pixels)
+        return budget(n_pixels)
+
+    open_bytes(encoded(Image.new("L", (300, 200))), decoding=decoding)  # type: ignore[arg-type]
+    # A JPEG is decoded straight to a part of its size.
+    open_bytes(encoded(Image.new("L", (4096, 4096)), "JPEG"), decoding=decoding)  # type: ignore[arg-type]
+    assert asked == [300 * 200, 1024 * 1024]
+    with pytest.raises(PictureTooLargeError):
+        open_bytes(encoded(Image.new("L", (300, 200))), max_pixels=9, decoding=decoding)  # type: ignore[arg-type]
+    assert len(asked) == 2
+
+
+def test_the_service_decodes_within_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched()
+
+    def open_watched(data: bytes, **bounds: object) -> object:
+        budget = bounds["decoding"]
+        assert isinstance(budget, PixelBudget)
+        watched.work(budget, 900_000)
+        return open_bytes(data)
+
+    monkeypatch.setattr("service.questions.open_bytes", open_watched)
+    app = create_app(Settings(device="cpu", lanes=4, max_decoding_pixels=2_000_000))
+    picture = encoded(Image.new("L", (28, 28), 255))
+    with running(app) as client, ThreadPoolExecutor(8) as pool:
+        while client.get("/health/ready").status_code != 200:
+            time.sleep(0.05)
+        asked = [pool.submit(client.post, "/predict", files={"file": picture}) for _ in range(24)]
+        assert {answer.result().status_code for answer in asked} == {200}
+    assert watched.most == 1_800_000
+
+
+@pytest.mark.parametrize(("lanes", "threads"), [(1, 1), (0, None)])
+def test_lanes_bound_the_cores_that_a_lone_picture_uses(
+    lanes: int, threads: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, object] = {}
+
+    def load(_: object, **options: object) -> Classifier:
+        given.update(options)
+        return Classifier(tiny_checkpoint(), FailingEngine())
+
+    monkeypatch.setattr("service.holder.load", load)
+    load_served(Settings(lanes=lanes))
+    assert given["threads"] == threads

@@ -473,7 +473,7 @@ def test_after_all_this_the_same_services_answer_and_have_logged_no_fault(
         log = used.log.read_text()
         assert used.process.poll() is None
         assert "Traceback" not in log
-        assert "ERROR" not in log
+        assert "error" not in {line["level"] for line in used.logged()}
 
 
 def test_the_checks_of_this_module_can_fail() -> None:

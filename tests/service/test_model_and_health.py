@@ -174,7 +174,7 @@ def test_a_missing_checkpoint_leaves_the_shipped_weights_and_a_warning_that_name
 ) -> None:
     without, _ = starting
     assert described(without)["source"] == "shipped"
-    warnings = [line for line in without.log.read_text().splitlines() if "WARNING" in line]
+    warnings = [line["message"] for line in without.logged() if line["level"] == "warning"]
     assert any(ABSENT in line and "shipped" in line for line in warnings)
     assert "does not exist" not in server.log.read_text()  # none was named to that one
 

@@ -31,10 +31,11 @@ def check_refused(server: Server, *reasons: str) -> None:
         pytest.fail(f"it did not end:\n{server.log.read_text()}")
     log = server.log.read_text()
     assert code == 1, log
-    lines = [line for line in log.splitlines() if line.startswith("ERROR service: cannot serve")]
+    lines = [line for line in server.logged() if line["message"].startswith("cannot serve")]
     assert len(lines) == 1, log
+    assert lines[0]["level"] == "error"
     for reason in reasons:
-        assert reason in lines[0]
+        assert reason in lines[0]["message"]
     assert "Traceback" not in log
 
 

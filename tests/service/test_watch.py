@@ -189,7 +189,9 @@ def test_a_failure_that_is_no_verdict_on_the_file_is_tried_again_and_logged_once
     save_checkpoint(tiny_checkpoint(), path)
 
     async def refreshed() -> None:
-        refresher = Refresher(file, holder, settings, Metrics(lambda: 0))
+        refresher = Refresher(
+            file, holder, settings, Metrics(pending=lambda: 0, ready=lambda: True)
+        )
         watching = asyncio.ensure_future(refresher.watch())
         while holder.get().source == "shipped":
             assert "/some/path" not in (holder.refresh_error or "")
@@ -255,7 +257,7 @@ def test_reloads_come_one_after_the_other(path: Path, monkeypatch: pytest.Monkey
         return load_served(settings)
 
     monkeypatch.setattr("service.watch.load_served", slow)
-    refresher = Refresher(file, holder, settings, Metrics(lambda: 0))
+    refresher = Refresher(file, holder, settings, Metrics(pending=lambda: 0, ready=lambda: True))
 
     async def together() -> None:
         await asyncio.gather(*(refresher.reload() for _ in range(3)))

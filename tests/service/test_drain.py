@@ -1,0 +1,129 @@
+"""A stop that is asked for: not ready, a wait, what was accepted is finished, exit 0."""
+
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import httpx
+import pytest
+
+from tests.conftest import Server
+from tests.service.test_bad_input import check_problem
+
+FORM = (
+    b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n%b\r\n--b--\r\n'
+)
+
+
+@pytest.fixture
+def told(make_server: Callable[..., Server]) -> Server:
+    """A service that waits half a minute once it is told to stop, unless it is told again."""
+    return make_server(device="cpu", drain_wait_s=30)
+
+
+def begin_request(server: Server, picture: bytes) -> tuple[socket.socket, bytes]:
+    """Open a connection and send half of a request; gives the other half."""
+    body = FORM % picture
+    head = (
+        "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    connection = socket.create_connection(("127.0.0.1", httpx.URL(server.url).port or 0), 20)
+    connection.sendall(head.encode() + body[:200])
+    return connection, body[200:]
+
+
+def receive_all(connection: socket.socket) -> bytes:
+    """Everything until the connection is closed by the service."""
+    received = b""
+    while part := connection.recv(65536):
+        received += part
+    return received
+
+
+def test_while_it_waits_it_is_not_ready_and_answers_and_keeps_no_connection(
+    told: Server, seven_png: bytes
+) -> None:
+    with told.client() as client:
+        kept = client.post("/predict", files={"file": seven_png})
+        assert "connection" not in kept.headers
+        told.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        refused = client.get("/health/ready")
+        assert "about to stop" in check_problem(refused, 503)
+        assert int(refused.headers["retry-after"]) > 0
+        assert client.get("/health/live").status_code == 200
+        assert "mnn_ready 0.0" in client.get("/metrics").text
+        answered = client.post("/predict", files={"file": seven_png})
+        assert answered.json() == kept.json()
+        assert answered.headers["connection"] == "close"
+    assert told.process.poll() is None
+    assert told.stop() == 0  # the second signal ends the wait
+
+
+def test_what_was_accepted_is_finished_after_the_listener_is_closed(
+    make_server: Callable[..., Server], seven_png: bytes
+) -> None:
+    server = make_server(device="cpu")
+    connection, rest = begin_request(server, seven_png)
+    with connection:
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(1)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{server.url}/health/live")
+        connection.sendall(rest)
+        answer = receive_all(connection)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b'"prediction":"7"' in answer
+    assert server.process.wait(timeout=20) == 0
+
+
+def test_a_connection_that_was_just_made_may_show_its_request(
+    make_server: Callable[..., Server],
+) -> None:
+    server = make_server(device="cpu")
+    address = ("127.0.0.1", httpx.URL(server.url).port or 0)
+    with socket.create_connection(address, 20) as connection:
+        time.sleep(0.1)  # accepted, and no request is under way
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert receive_all(connection).startswith(b"HTTP/1.1 200 ")
+    assert server.process.wait(timeout=20) == 0
+
+
+def test_an_idle_connection_does_not_hold_up_the_stop(
+    make_server: Callable[..., Server],
+) -> None:
+    server = make_server(device="cpu")
+    address = ("127.0.0.1", httpx.URL(server.url).port or 0)
+    with socket.create_connection(address, 20):
+        time.sleep(0.1)
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 8  # bodies and answers would be waited for 20 s
+
+
+def test_ctrl_c_leaves_out_the_wait(told: Server) -> None:
+    told.process.send_signal(signal.SIGINT)
+    assert told.process.wait(timeout=20) == 0
+
+
+def test_requests_that_are_under_way_when_it_is_told_are_all_answered(
+    make_server: Callable[..., Server], seven_png: bytes
+) -> None:
+    server = make_server(device="cpu")
+    with ExitStack() as stack:
+        connections = []
+        for _ in range(24):
+            connection, rest = begin_request(server, seven_png)
+            stack.enter_context(connection)
+            connection.sendall(rest)
+            connections.append(connection)
+        server.process.send_signal(signal.SIGTERM)
+        answers = [receive_all(connection) for connection in connections]
+    assert [answer.split(b"\r\n", 1)[0] for answer in answers] == [b"HTTP/1.1 200 OK"] * 24
+    assert server.process.wait(timeout=20) == 0
