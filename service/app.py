@@ -11,6 +11,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from model.errors import CheckpointError
 from service import problems
+from service.admission import Admission
 from service.guard import Guard
 from service.holder import ModelHolder, announce
 from service.keys import Keys
@@ -71,6 +72,7 @@ def create_app(
     app.include_router(page.router)
     # The last that is added stands outermost: every answer gets its id and is counted, and pages of
     # listed origins may read a refusal, too.
+    app.add_middleware(Admission, routes=predict.router.routes, check=lambda: _check_admission(app))
     app.add_middleware(Keys, api_key=settings.api_key, for_all=settings.key_for_all)
     if settings.origins:
         app.add_middleware(
@@ -90,6 +92,12 @@ def create_app(
         holder=app.state.holder,
     )
     return app
+
+
+def _check_admission(app: FastAPI) -> None:
+    """Refuse pictures while there is no model, or no place in the queue."""
+    app.state.holder.get()
+    app.state.lanes.check_room(1)
 
 
 async def _load_and_watch(app: FastAPI, on_failed_start: Callable[[], None] | None) -> None:
