@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import free_port
 from tests.soak.figures import Figures, Row
 from tests.soak.load import Abandoned, Address, End, Load, counted, percentile_ms
+from tests.soak.test_reloads import slope_kb
 from tests.soak.traffic import form, get, mixed
 
 pytestmark = pytest.mark.soak
@@ -201,3 +202,11 @@ def test_a_bar_that_is_missed_fails_and_one_of_time_in_the_long_form_alone() -> 
         figures.rows.append(Row("lost", 1, "0", holds=False))
         with pytest.raises(AssertionError, match=r"something: .*lost: 1, must be 0"):
             figures.check()
+
+
+def test_memory_that_is_kept_is_told_from_memory_that_comes_and_goes() -> None:
+    def memory(leak_kb: int) -> list[int]:
+        return [400_000 + leak_kb * i + 60_000 * (i * 7 % 10) // 10 for i in range(200)]
+
+    assert abs(slope_kb(memory(0))) < 1
+    assert slope_kb(memory(100)) == pytest.approx(100, rel=0.05)
