@@ -90,7 +90,7 @@ def test_a_run_killed_at_any_moment_leaves_a_whole_checkpoint_and_no_litter(
         for seed in range(1, number + 1):
             process = begin(tmp_path, seed, "--fresh")
             if seed <= AT_RANDOM:
-                kill_after(process, rng.uniform(0.3, 1) * whole_s)
+                kill_after(process, rng.uniform(0.3, 1.05) * whole_s)
             else:  # an epoch's state, or in the long form the checkpoint, which comes last
                 kill_while_writing(process, tmp_path, rng.randint(1, choose(1, EPOCHS + 1)))
             killed += process.returncode == -signal.SIGKILL
@@ -109,5 +109,6 @@ def test_a_run_killed_at_any_moment_leaves_a_whole_checkpoint_and_no_litter(
     found.note("killed amid the run", killed)
     found.note("of those and others, with a new checkpoint", renewed)
     found.require("checkpoints neither old nor new", spoiled, "0", spoiled == 0)
-    found.require("litter files at most", most_litter, "≤ 1", most_litter <= 1)
+    # One for each file that is written: the next who writes it removes it.
+    found.require("litter files at most", most_litter, "≤ 2", most_litter <= len(KNOWN))
     found.check()
