@@ -1,8 +1,4 @@
-"""Refusing before a body is read: when too much waits, parsing forms would only make it worse.
-
-It stands before the application and not at its routes: under a crowd most requests are refused, and
-what each costs the event loop is taken from those that are answered.
-"""
+"""Refusing before a body is read: when too much waits, parsing forms would only make it worse."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,6 +15,9 @@ __all__ = ["Admission"]
 class Admission:
     """Wrap an ASGI application.
 
+    Under a crowd most requests are refused, and what each costs the event loop is taken from those
+    that are answered: before the application it is a quarter less than at its routes.
+
     Args:
         app: The application.
         routes: Those that need the model and a place in the queue, all of them by POST.
@@ -30,7 +29,7 @@ class Admission:
     ) -> None:
         """Wrap the application; see the class."""
         self._app, self._check = app, check
-        self._routes = {route.path: route for route in routes if isinstance(route, Route)}
+        self._routes = [route for route in routes if isinstance(route, Route)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (other ASGI events pass through)."""
@@ -48,7 +47,8 @@ class Admission:
         if scope["type"] != "http" or scope["method"] != "POST":
             return None
         # Where the application is mounted below another, that part of the address is not its own.
-        return self._routes.get(scope["path"].removeprefix(scope.get("root_path", "")))
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        return next((route for route in self._routes if route.path_regex.match(path)), None)
 
 
 async def _refuse(refused: ProblemError, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,7 +66,5 @@ async def _refuse(refused: ProblemError, scope: Scope, receive: Receive, send: S
                 pass
         except ProblemError as error:  # too large, or too slow
             refused, headers = error, dict(error.headers or {})
-    answer = problems.response(
-        scope["state"]["request_id"], refused.status_code, refused.detail, headers
-    )
+    answer = problems.response(scope, refused.status_code, refused.detail, headers)
     await answer(scope, receive, send)

@@ -17,8 +17,9 @@ from service.holder import ModelHolder, announce
 from service.keys import Keys
 from service.metrics import Metrics
 from service.questions import make_lanes
-from service.routes import operations, page, predict
+from service.routes import inference, operations, page, predict
 from service.settings import Settings
+from service.tensors import JSON_LENGTH
 from service.watch import CheckpointFile, Refresher
 
 __all__ = ["create_app"]
@@ -66,21 +67,28 @@ def create_app(
         pending=lambda: app.state.lanes.n_pending if app.state.lanes else 0,
         ready=lambda: app.state.holder.is_ready,
     )
+    app.state.reading = asyncio.Lock()  # large bodies of tensors, one after another
     problems.add_handlers(app)
     app.include_router(predict.router)
+    app.include_router(inference.router)
+    app.include_router(inference.infer_router)
     app.include_router(operations.router)
     app.include_router(page.router)
     # The last that is added stands outermost: every answer gets its id and is counted, and pages of
     # listed origins may read a refusal, too.
-    app.add_middleware(Admission, routes=predict.router.routes, check=lambda: _check_admission(app))
+    app.add_middleware(
+        Admission,
+        routes=[*predict.router.routes, *inference.infer_router.routes],
+        check=lambda: _check_admission(app),
+    )
     app.add_middleware(Keys, api_key=settings.api_key, for_all=settings.key_for_all)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
-            expose_headers=["X-Request-ID", "Server-Timing", "Retry-After"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-ID", JSON_LENGTH],
+            expose_headers=["X-Request-ID", "Server-Timing", "Retry-After", JSON_LENGTH],
         )
     app.add_middleware(
         Guard,

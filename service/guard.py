@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import problems
+from service import problems, tensors
 from service.bounds import ByteBudget
 from service.holder import ModelHolder
 from service.logs import ANSWERED, REQUEST_ID, with_fields
@@ -129,7 +129,7 @@ class Guard:
             _log.exception("request %s failed", request_id)
             if status is not None:
                 raise
-            answer = problems.response(request_id, 500, problems.FAULT)
+            answer = problems.response(scope, 500, problems.FAULT)
             await answer(scope, receive, send_with_headers)
         finally:
             body.release()
@@ -138,6 +138,8 @@ class Guard:
     def _limit(self, path: str) -> int:
         if path.rstrip("/").endswith("/batch"):
             return self._max_body_bytes
+        if path.rstrip("/").endswith("/infer"):
+            return min(tensors.MAX_BODY_BYTES, self._max_body_bytes)
         return min(self._max_upload_bytes + _FORM_OVERHEAD, self._max_body_bytes)
 
 
@@ -243,7 +245,7 @@ class _BoundedBody:
     def _too_large(self, size: str) -> ProblemError:
         return ProblemError(
             413,
-            f"The body has {size}; at most {self._limit:,} are allowed. Send a smaller file.",
+            f"The body has {size}; at most {self._limit:,} are allowed. Send less at once.",
             {"Connection": "close"},
         )
 

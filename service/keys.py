@@ -40,9 +40,7 @@ class Keys:
         if refused is None:
             await self._app(scope, receive, send)
             return
-        answer = problems.response(
-            scope["state"]["request_id"], refused.status_code, refused.detail, refused.headers
-        )
+        answer = problems.response(scope, refused.status_code, refused.detail, refused.headers)
         await answer(scope, receive, send)
 
     def _refuse(self, scope: Scope) -> ProblemError | None:

@@ -275,33 +275,43 @@ class Lanes(Generic[Q, P, A]):
 
 
 class _Waiting(Generic[Q, P, A]):
-    """Jobs that wait for a thread, in order."""
+    """Jobs that wait for a thread: requests take turns, each with its jobs in order.
+
+    A request of many pictures does not have those of others wait until all of its own are taken.
+    """
 
     _LARGE_BYTES = 256 * 1024  # files that together may take longer to decode than to compute
 
     def __init__(self, size: Callable[[Q], int]) -> None:
         self._size = size
-        self._jobs: deque[_Job[Q, P, A]] = deque()
+        self._requests: deque[deque[_Job[Q, P, A]]] = deque()  # none of them empty
+        self._n_jobs = 0
         self._change = threading.Condition()
         self._idle = 0
         self._closed = False
 
     def put(self, jobs: Sequence[_Job[Q, P, A]]) -> None:
+        """Add the jobs of a request."""
+        if not jobs:
+            return
         with self._change:
-            self._jobs.extend(jobs)
+            self._requests.append(deque(jobs))
+            self._n_jobs += len(jobs)
             self._change.notify(len(jobs))
 
     def discard(self, jobs: Sequence[_Job[Q, P, A]]) -> None:
         """Take these out, if they are still here."""
+        unwanted = set(jobs)
         with self._change:
-            for job in jobs:
-                if job in self._jobs:
-                    self._jobs.remove(job)
+            left = (deque(job for job in turn if job not in unwanted) for turn in self._requests)
+            self._requests = deque(turn for turn in left if turn)
+            self._n_jobs = sum(map(len, self._requests))
 
     def close(self) -> None:
         with self._change:
             self._closed = True
-            self._jobs.clear()
+            self._requests.clear()
+            self._n_jobs = 0
             self._change.notify_all()
 
     def take(self, most: int) -> list[_Job[Q, P, A]] | None:
@@ -314,9 +324,9 @@ class _Waiting(Generic[Q, P, A]):
             self._idle += 1
             try:
                 while not self._closed:
-                    if taken := self._share(min(most, math.ceil(len(self._jobs) / self._idle))):
+                    if taken := self._share(min(most, math.ceil(self._n_jobs / self._idle))):
                         return taken
-                    if not self._jobs:
+                    if not self._n_jobs:
                         self._change.wait()
                 return None
             finally:
@@ -324,13 +334,19 @@ class _Waiting(Generic[Q, P, A]):
 
     def _share(self, most: int) -> list[_Job[Q, P, A]]:
         taken: list[_Job[Q, P, A]] = []
-        n_bytes = 0
-        while self._jobs and len(taken) < most:
-            n_bytes += self._size(self._jobs[0].question)
+        n_bytes, begun = 0, None
+        while self._requests and len(taken) < most:
+            turn = self._requests[0]
+            n_bytes += self._size(turn[0].question)
             if taken and n_bytes > self._LARGE_BYTES:
                 break
-            job, now = self._jobs.popleft(), time.monotonic()
+            job, now, begun = turn.popleft(), time.monotonic(), turn
+            self._n_jobs -= 1
+            if not turn:
+                self._requests.popleft()
             if now < job.deadline and not job.released:
                 job.began = job.began or now
                 taken.append(job)
+        if self._requests and self._requests[0] is begun:
+            self._requests.rotate(-1)  # it has had its turn
         return taken

@@ -30,6 +30,7 @@ _PROBABILITIES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 
 # Why a request was turned away, by the status that says so.
 _REJECTIONS = {
+    400: "malformed",
     401: "unauthorized",
     403: "reload_disabled",
     408: "body_too_slow",

@@ -1,4 +1,7 @@
-"""Errors as RFC 9457 problems: what was wrong, what was expected, what to do."""
+"""Errors: what was wrong, what was expected, what to do.
+
+They are RFC 9457 problems, but for the Open Inference Protocol, which has a body of its own.
+"""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -9,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from model.errors import (
     CorruptPictureError,
@@ -20,10 +24,12 @@ from model.errors import (
 
 __all__ = [
     "FAULT",
+    "InferenceError",
     "Problem",
     "ProblemError",
     "add_handlers",
     "from_picture",
+    "inference_responses",
     "problem",
     "responses",
 ]
@@ -31,6 +37,7 @@ __all__ = [
 MEDIA_TYPE = "application/problem+json"
 
 TITLES = {
+    400: "Not a request that is understood",
     401: "A key is needed",
     403: "Not possible here",
     404: "Not found",
@@ -59,6 +66,12 @@ class Problem(BaseModel):
     request_id: str = Field(description="The `X-Request-ID` of this request.")
 
 
+class InferenceError(BaseModel):
+    """An error body of the Open Inference Protocol."""
+
+    error: str = Field(description="What was wrong, what was expected, what to do.")
+
+
 class ProblemError(HTTPException):
     """An answer other than success, raised anywhere below a route.
 
@@ -75,10 +88,14 @@ def problem(request_id: str, status: int, detail: str) -> Problem:
 
 
 def response(
-    request_id: str, status: int, detail: str, headers: Mapping[str, str] | None = None
+    scope: Scope, status: int, detail: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """The response for a status."""
-    body = problem(request_id, status, detail).model_dump()
+    """The response for a status, as the address that was asked for promises it."""
+    # Where the application is mounted below another, that part of the address is not its own.
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    if path == "/v2" or path.startswith("/v2/"):
+        return JSONResponse({"error": detail}, status, dict(headers or {}))
+    body = problem(scope["state"]["request_id"], status, detail).model_dump()
     return JSONResponse(body, status, dict(headers or {}), MEDIA_TYPE)
 
 
@@ -101,6 +118,12 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
         status: {"description": TITLES[status], "content": content, "model": None}
         for status in statuses
     }
+
+
+def inference_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The same for a route of the Open Inference Protocol."""
+    titles = TITLES | {415: "Not a Content-Encoding that is read here"}
+    return {status: {"description": titles[status], "model": InferenceError} for status in statuses}
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -127,20 +150,18 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     if status == 405:
         allowed = (error.headers or {}).get("Allow", "another method")
         detail = f"{request.method} is not possible here; use {allowed}."
-    return response(_request_id(request), status, detail, error.headers)
+    return response(request.scope, status, detail, error.headers)
 
 
 async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestValidationError):
         raise TypeError from error
-    return response(
-        _request_id(request), 422, " ".join(_describe(fault) for fault in error.errors())
-    )
+    return response(request.scope, 422, " ".join(_describe(fault) for fault in error.errors()))
 
 
 async def _on_request_error(request: Request, error: Exception) -> JSONResponse:
     text = str(error)
-    return response(_request_id(request), 422, f"{text[0].upper()}{text[1:]}.")
+    return response(request.scope, 422, f"{text[0].upper()}{text[1:]}.")
 
 
 def _describe(fault: Mapping[str, Any]) -> str:
@@ -155,7 +176,3 @@ def _describe(fault: Mapping[str, Any]) -> str:
     return (
         f"The parameter '{name}' is not as expected: {fault['msg'][0].lower()}{fault['msg'][1:]}."
     )
-
-
-def _request_id(request: Request) -> str:
-    return str(request.state.request_id)

@@ -14,7 +14,7 @@ from service.holder import Served
 from service.lanes import Lanes
 from service.settings import Settings
 
-__all__ = ["PictureLanes", "Question", "make_lanes"]
+__all__ = ["InputQuestion", "PictureLanes", "Question", "make_lanes"]
 
 # A CPU gains little from more at once; a GPU is filled by as many.
 _CPU_BATCH, _CUDA_BATCH = 8, 64
@@ -30,7 +30,17 @@ class Question:
     level: float
 
 
-PictureLanes: TypeAlias = Lanes[Question, DigitImage, Prediction]
+@dataclass(frozen=True, eq=False)
+class InputQuestion:
+    """The same about what is the network's 28×28 input already: the digit door is not run."""
+
+    served: Served
+    image: DigitImage
+    samples: int
+    level: float
+
+
+PictureLanes: TypeAlias = Lanes[Question | InputQuestion, DigitImage, Prediction]
 
 
 def make_lanes(settings: Settings, device: str) -> PictureLanes:
@@ -38,7 +48,9 @@ def make_lanes(settings: Settings, device: str) -> PictureLanes:
     cuda = device == "cuda"
     decoding = PixelBudget(settings.max_decoding_pixels)
 
-    def prepare(question: Question) -> DigitImage:
+    def prepare(question: Question | InputQuestion) -> DigitImage:
+        if isinstance(question, InputQuestion):
+            return question.image
         # Read here, in the lane: what waits stays where the form parser put it, on disk if large.
         data = question.file.file.read()
         return open_bytes(data, max_pixels=settings.max_pixels, decoding=decoding)
@@ -47,7 +59,7 @@ def make_lanes(settings: Settings, device: str) -> PictureLanes:
         prepare,
         _compute,
         belongs=lambda question: (question.served, question.samples),
-        size=lambda question: question.file.size or 0,
+        size=_size,
         n_lanes=settings.lanes or (1 if cuda else granted_cores()),
         n_decoders=granted_cores() if cuda else 0,
         batch=_CUDA_BATCH if cuda else _CPU_BATCH,
@@ -56,7 +68,11 @@ def make_lanes(settings: Settings, device: str) -> PictureLanes:
     )
 
 
-def _compute(asked: Sequence[tuple[Question, DigitImage]]) -> list[Prediction]:
+def _size(question: Question | InputQuestion) -> int:
+    return 0 if isinstance(question, InputQuestion) else question.file.size or 0
+
+
+def _compute(asked: Sequence[tuple[Question | InputQuestion, DigitImage]]) -> list[Prediction]:
     first = asked[0][0]
     return first.served.classifier.predict_inputs(
         [image for _, image in asked],

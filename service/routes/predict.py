@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, File, Query, Request, UploadFile
@@ -14,11 +15,11 @@ from service.holder import Served
 from service.lanes import Done
 from service.metrics import Metrics
 from service.problems import FAULT, ProblemError, from_picture, problem, responses
-from service.questions import PictureLanes, Question
+from service.questions import InputQuestion, PictureLanes, Question
 from service.schemas import BatchError, BatchResponse, PredictResponse, predict_response
 from service.settings import Settings
 
-__all__ = ["router"]
+__all__ = ["ask", "router"]
 
 router = APIRouter(tags=["digits"])
 
@@ -55,7 +56,7 @@ async def predict(
     samples = served.classifier.check_request(query.samples, query.level)
     _check_size(file, settings)
     question = Question(served, file, samples, query.level)
-    (done,) = await _ask(request, [question])
+    (done,) = await ask(request, [question])
     return _response(done, served, query)
 
 
@@ -83,7 +84,7 @@ async def predict_batch(
             results[i] = _batch_error(request, error)
         else:
             questions[i] = Question(served, file, samples, query.level)
-    dones = await _ask(request, list(questions.values()))
+    dones = await ask(request, list(questions.values()))
     for i, done in zip(questions, dones, strict=True):
         try:
             results[i] = _response(done, served, query)
@@ -95,7 +96,9 @@ async def predict_batch(
     return BatchResponse(results=[results[i] for i in range(len(files))])
 
 
-async def _ask(request: Request, questions: list[Question]) -> list[Done[Prediction]]:
+async def ask(
+    request: Request, questions: Sequence[Question | InputQuestion]
+) -> list[Done[Prediction]]:
     """Have the lanes answer, unless the client leaves, and note where the time went."""
     lanes: PictureLanes = request.app.state.lanes
     client_left = asyncio.ensure_future(_until_left(request))

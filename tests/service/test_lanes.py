@@ -154,6 +154,53 @@ def test_large_files_are_not_put_together_with_others(
     assert work.batches == [[2, 3], [9], [4, 5]]
 
 
+def test_requests_take_turns_so_that_a_large_one_holds_up_no_other(
+    make: Callable[..., Numbers], work: Work
+) -> None:
+    lanes = make(batch=4)
+
+    async def scenario() -> None:
+        asking = []
+        for questions in (range(100, 120), range(200, 205), [300]):
+            asking.append(asyncio.ensure_future(answers(lanes, *questions)))
+            await asyncio.sleep(0)
+        work.go.set()
+        large, middling, single = await asyncio.gather(*asking)
+        assert large == [10 * n + 1 for n in range(100, 120)]
+        assert middling == [10 * n + 1 for n in range(200, 205)]
+        assert single == [3001]
+
+    held(work, lanes, scenario)
+    # Four of each in turn, and what is left of a batch is filled with the next one's.
+    assert work.batches == [
+        [1],
+        [100, 101, 102, 103],
+        [200, 201, 202, 203],
+        [300, 104, 105, 106],
+        [204, 107, 108, 109],
+        [110, 111, 112, 113],
+        [114, 115, 116, 117],
+        [118, 119],
+    ]
+
+
+def test_a_request_that_has_not_had_its_turn_keeps_its_place(
+    make: Callable[..., Numbers], work: Work
+) -> None:
+    lanes = make(batch=4)
+
+    async def scenario() -> None:
+        asking = []
+        for questions in (range(100, 104), range(200, 204), [300]):
+            asking.append(asyncio.ensure_future(answers(lanes, *questions)))
+            await asyncio.sleep(0)
+        work.go.set()
+        await asyncio.gather(*asking)
+
+    held(work, lanes, scenario)
+    assert work.batches == [[1], [100, 101, 102, 103], [200, 201, 202, 203], [300]]
+
+
 def test_lanes_share_what_waits(make: Callable[..., Numbers], work: Work) -> None:
     lanes = make(n_lanes=2)
     both = threading.Barrier(2)
