@@ -130,13 +130,13 @@ class Reloading:
 
 
 def slope_kb(memory_kb: list[int]) -> float:
-    """Growth of what is kept, for each reload after the first quarter, by least squares.
+    """Growth of what is kept, for each reload of the second half, by least squares.
 
     How much is held on top differs by tens of MB from one moment to the next: a new model is made
     beside the old. What is kept shows in the least of ten reloads, of which some are no good and
     some find an allocator that has just handed memory back.
     """
-    later = memory_kb[len(memory_kb) // 4 :]
+    later = memory_kb[len(memory_kb) // 2 :]
     least = [min(later[i : i + WINDOW]) for i in range(0, len(later) - WINDOW + 1, WINDOW)]
     if len(least) < 2:
         return 0.0
