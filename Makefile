@@ -10,7 +10,7 @@ PEERS_PYTHON := .venv-peers/bin/python
 PEERS := .venv-peers/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve train evaluate test test-slow test-docker lint type format check bench pictures notebooks controls clean
+.PHONY: help install serve train evaluate test test-slow soak test-docker lint type format check bench pictures notebooks controls clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ test: $(READY) ## all tests but the slow ones
 
 test-slow: $(READY) ## the slow tests: a clean clone, training on MNIST
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+soak: $(READY) ## the long form of the tests under load and of stops; a quarter of an hour
+	MNN_SOAK=long $(BIN)/python -m pytest -m soak --capture=no $(ARGS)
 
 test-docker: $(READY) ## the containers on a real Docker engine
 	$(BIN)/python -m pytest -m docker $(ARGS)

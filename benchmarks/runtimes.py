@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
@@ -27,6 +26,7 @@ from model.checkpoint import SHIPPED, load_checkpoint
 from model.cuda import CudaEngine
 from model.ensemble import ensemble_graph
 from model.posterior import Posterior
+from model.runtime import onnxruntime
 from model.uncertainty import softmax
 
 __all__ = ["main"]

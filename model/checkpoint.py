@@ -8,7 +8,6 @@ No pickle is read or written.
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from model.architecture import ModelConfig
 from model.decision import ConformalRule, SelectiveRule
 from model.door import INPUT_CONTRACT, SIDE
 from model.errors import CheckpointError
+from model.files import write_atomically
 from model.posterior import Posterior
 
 __all__ = [
@@ -152,29 +152,6 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             f"another kind ({type(error).__name__})"
         ) from error
     return _from_parts(str(file), metadata, tensors)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write bytes to a temporary file beside `path`, sync it and rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)  # mkstemp makes it private, whoever should read it
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _read(file: Path) -> bytes:

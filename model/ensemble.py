@@ -22,13 +22,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from model.architecture import ModelConfig
 from model.cores import granted_cores
 from model.posterior import Arrays, Networks
+from model.runtime import onnxruntime
 
 __all__ = ["EnsembleEngine", "block_sizes", "ensemble_graph"]
 

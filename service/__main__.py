@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from service import logs
 from service.app import create_app
+from service.descriptors import allow_descriptors
 from service.server import Server
 from service.settings import Settings
 
@@ -30,6 +31,7 @@ def main() -> int:
             print(f"error: {_told(fault)}", file=sys.stderr)  # noqa: T201
         return 2
     logs.configure(settings.log_level, settings.log_format)
+    allow_descriptors()
     failed = False
 
     def stop() -> None:

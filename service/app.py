@@ -11,6 +11,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from model.errors import CheckpointError
 from service import problems
+from service.admission import Admission
 from service.guard import Guard
 from service.holder import ModelHolder, announce
 from service.keys import Keys
@@ -80,6 +81,11 @@ def create_app(
     complete_document(app, settings)
     # The last that is added stands outermost: every answer gets its id and is counted, and pages of
     # listed origins may read a refusal, too.
+    app.add_middleware(
+        Admission,
+        routes=[*predict.router.routes, *inference.infer_router.routes],
+        check=lambda: _check_admission(app),
+    )
     app.add_middleware(Keys, api_key=settings.api_key, for_all=settings.key_for_all)
     if settings.origins:
         app.add_middleware(
@@ -101,11 +107,17 @@ def create_app(
     return app
 
 
+def _check_admission(app: FastAPI) -> None:
+    """Refuse pictures while there is no model, or no place in the queue."""
+    app.state.holder.get()
+    app.state.lanes.check_room(1)
+
+
 async def _load_and_watch(app: FastAPI, on_failed_start: Callable[[], None] | None) -> None:
     settings: Settings = app.state.settings
     file = CheckpointFile(settings)
     try:
-        served = await asyncio.to_thread(file.load)
+        served = await file.fetch()
     except Exception as error:  # noqa: BLE001 - whatever it is, the process must not linger
         if isinstance(error, (CheckpointError, RuntimeError)):
             _log.error("cannot serve: %s", error)

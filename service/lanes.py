@@ -29,6 +29,10 @@ A = TypeVar("A")  # an answer
 
 _log = logging.getLogger("service")
 
+# What would wait for longer is refused at once: where lanes are slow, a long queue would otherwise
+# let in more than can be answered in time, and whoever waits in vain keeps others out.
+_MOST_OF_TIMEOUT = 0.5
+
 
 @dataclass(frozen=True)
 class Done(Generic[A]):
@@ -144,21 +148,27 @@ class Lanes(Generic[Q, P, A]):
         """Refuse so many pictures unless there is room for them.
 
         Raises:
-            ProblemError: 413 if there can never be; 429 if there is none now.
+            ProblemError: 413 if there can never be; 429 if there is none now, or if what waits
+                already takes too much of the time in which an answer is due.
         """
         room = self._queue + self.n_lanes
         if n > room:
             raise ProblemError(
                 413, f"{n} pictures at once are more than {room}; send smaller batches."
             )
+        wait_s = self._pending * self._usual_s / self.n_lanes
         if self._pending + n > room:
-            retry_s = math.ceil(self._pending * self._usual_s / self.n_lanes)
-            raise ProblemError(
-                429,
-                f"{self._pending:,} pictures are waiting and {self._queue:,} may; try again after "
-                "the seconds in Retry-After.",
-                {"Retry-After": str(min(max(retry_s, 1), 60))},
-            )
+            told = f"{self._queue:,} may"
+        elif wait_s > _MOST_OF_TIMEOUT * self._timeout_s:
+            told = f"that takes {wait_s:.1f} s of the {self._timeout_s:g} s for an answer"
+        else:
+            return
+        raise ProblemError(
+            429,
+            f"{self._pending:,} pictures are waiting and {told}; try again after the seconds in "
+            "Retry-After.",
+            {"Retry-After": str(min(max(math.ceil(wait_s), 1), 60))},
+        )
 
     def close(self) -> None:
         """Finish what is being worked on, drop what waits and stop the threads."""
@@ -219,6 +229,7 @@ class Lanes(Generic[Q, P, A]):
 
     def _lane(self, batch: int) -> None:
         while (jobs := self._decoded.take(batch)) is not None:
+            taken = time.monotonic()  # later than a job's own beginning, if it was decoded before
             try:
                 self._work_off(jobs)
             except Exception as error:  # noqa: BLE001 - a lane must survive whatever comes
@@ -226,8 +237,7 @@ class Lanes(Generic[Q, P, A]):
                 for job in jobs:
                     job.error = job.error or error
             dones = [job.done() for job in jobs]
-            began = min(job.began for job in jobs)
-            each_s = (time.monotonic() - began) / len(jobs)
+            each_s = (time.monotonic() - taken) / len(jobs)
             self._usual_s += 0.05 * (each_s - self._usual_s)
             with suppress(RuntimeError):  # a loop that is closed has nobody left to wait
                 jobs[0].future.get_loop().call_soon_threadsafe(self._deliver, jobs, dones)

@@ -6,6 +6,7 @@ closed; what was accepted is finished. SIGINT, a person at a terminal, leaves ou
 """
 
 import asyncio
+import contextlib
 import math
 import signal
 import socket
@@ -17,6 +18,7 @@ from fastapi import FastAPI
 
 from service.holder import ModelHolder
 from service.settings import Settings
+from service.wire import connections
 
 __all__ = ["Server"]
 
@@ -37,6 +39,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=connections(settings.body_timeout_s, app.state.metrics),
                 host=settings.host,
                 port=settings.port,
                 log_level=settings.log_level,
@@ -75,9 +78,34 @@ class Server(uvicorn.Server):
         uvicorn closes connections that have no request under way, the one whose request is on the
         wire among them: each is left the time to show it.
         """
-        for server in self.servers:
-            server.close()
+        await self._close_listeners()
         deadline = time.monotonic() + _LINGER_S
         while self.server_state.connections and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)
+
+    async def _close_listeners(self) -> None:
+        """Accept whoever has connected, then close at once.
+
+        The system connects clients by itself and keeps them, with what they have sent, until the
+        event loop comes round to accept them: a busy one may be late. Closing resets all of these.
+        """
+        loop = asyncio.get_running_loop()
+        connected: list[socket.socket] = []
+        for server in self.servers:
+            listeners = [listener.dup() for listener in server.sockets]
+            for listener in listeners:
+                with contextlib.suppress(OSError), listener:  # until there is nobody more
+                    while True:
+                        connected.append(listener.accept()[0])
+            server.close()
+        for client in connected:
+            client.setblocking(False)
+            with contextlib.suppress(OSError):  # who has left again is no loss
+                await loop.connect_accepted_socket(self._connection, client)
+
+    def _connection(self) -> asyncio.Protocol:
+        connection: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return connection

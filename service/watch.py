@@ -7,6 +7,7 @@ every volume of a container passes them on.
 import asyncio
 import contextlib
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
 
@@ -40,6 +41,12 @@ class CheckpointFile:
         """Nothing is looked at yet; see the class."""
         self._settings = settings
         self._loaded: _Identity | None = None
+        # Always the same thread: the system's allocator keeps memory for each that has loaded.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+
+    async def fetch(self) -> Served:
+        """`load` beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self.load)
 
     def load(self) -> Served:
         """Load, check and warm what the settings name.
@@ -110,7 +117,7 @@ class Refresher:
         holder = self._holder
         kept = holder.get().classifier.version
         try:
-            served = await asyncio.to_thread(self._file.load)
+            served = await self._file.fetch()
         except Exception as error:
             # What clients may read names the file, never its folder.
             path = self._settings.checkpoint

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from model.classifier import DEFAULT_LEVEL, Prediction
 from model.door import SIDE, DigitImage
 from service import compression, tensors
-from service.admission import AdmittedRoute
 from service.compression import CompressionError
 from service.holder import ModelHolder, Served
 from service.inference_schemas import (
@@ -36,7 +35,7 @@ from service.tensors import JSON_LENGTH, InferenceRequest, TensorError
 __all__ = ["infer_router", "router"]
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
-infer_router = APIRouter(prefix="/v2", tags=["open inference protocol"], route_class=AdmittedRoute)
+infer_router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
 _MODEL = "/models/{name}"
 _VERSION = "/models/{name}/versions/{version}"

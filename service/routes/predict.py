@@ -10,7 +10,6 @@ from pydantic import BaseModel, Field
 
 from model.classifier import DEFAULT_LEVEL, LEAST_DRAWS, LEAST_LEVEL, Prediction
 from model.errors import PictureError
-from service.admission import AdmittedRoute
 from service.guard import Timing
 from service.holder import Served
 from service.lanes import Done
@@ -22,7 +21,7 @@ from service.settings import Settings
 
 __all__ = ["ask", "router"]
 
-router = APIRouter(tags=["digits"], route_class=AdmittedRoute)
+router = APIRouter(tags=["digits"])
 
 _log = logging.getLogger("service")
 

@@ -71,6 +71,30 @@ def test_where_the_queue_is_full_a_body_is_refused_before_it_is_looked_at() -> N
         check_problem(client.post("/predict", **no_form), 422)  # type: ignore[arg-type]
 
 
+def test_a_refusal_is_counted_by_its_route_and_its_connection_goes_on() -> None:
+    with full_service() as (client, _):
+        answer = client.post("/predict/batch", files={"files": bytes(2 * MIB)})
+        check_problem(answer, 429)
+        assert "connection" not in answer.headers
+        labels = 'method="POST",route="/predict/batch",status="429"'
+        assert f"mnn_requests_total{{{labels}}} 1.0" in client.get("/metrics").text
+        check_problem(client.get("/predict"), 405)
+        check_problem(client.post("/predict/nothing", content=b""), 404)
+
+
+def test_a_body_that_is_too_large_is_413_though_the_queue_is_full() -> None:
+    with full_service() as (client, _):
+        check_problem(client.post("/predict", files={"file": bytes(12 * MIB)}), 413)
+
+
+def test_a_client_that_asks_first_is_refused_before_it_sends() -> None:
+    with full_service() as (client, _):
+        expecting = {"Expect": "100-continue"}
+        answer = client.post("/predict", files={"file": b"x"}, headers=expecting)
+        check_problem(answer, 429)
+        assert answer.headers["connection"] == "close"
+
+
 def test_probes_and_other_routes_are_answered_though_the_queue_is_full() -> None:
     with full_service() as (client, _):
         for path in ("/health/live", "/health/ready", "/model", "/metrics", "/"):

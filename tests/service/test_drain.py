@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -9,7 +10,9 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from tests.conftest import Server
+from service import Settings, create_app
+from service.server import Server as DrainingServer
+from tests.conftest import Server, free_port
 from tests.service.test_bad_input import check_problem
 
 FORM = (
@@ -127,3 +130,38 @@ def test_requests_that_are_under_way_when_it_is_told_are_all_answered(
         answers = [receive_all(connection) for connection in connections]
     assert [answer.split(b"\r\n", 1)[0] for answer in answers] == [b"HTTP/1.1 200 OK"] * 24
     assert server.process.wait(timeout=20) == 0
+
+
+def test_whoever_has_connected_is_answered_though_the_loop_had_no_time_to_accept_them() -> None:
+    busy, stop = threading.Event(), threading.Event()
+
+    class Busy(DrainingServer):
+        """Is kept from its event loop right before it stops."""
+
+        async def on_tick(self, counter: int) -> bool:
+            if stop.is_set():
+                busy.set()
+                time.sleep(0.5)
+                return True
+            return await super().on_tick(counter)
+
+    settings = Settings(device="cpu", draws=40, port=free_port())
+    server = Busy(create_app(settings), settings)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    stop.set()
+    assert busy.wait(10)
+    request = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    with ExitStack() as opened:
+        connections = [
+            opened.enter_context(socket.create_connection(("127.0.0.1", settings.port), 20))
+            for _ in range(5)
+        ]
+        for connection in connections:
+            connection.sendall(request)
+        for connection in connections:
+            assert receive_all(connection).startswith(b"HTTP/1.1 200 ")
+    thread.join(timeout=30)
+    assert not thread.is_alive()

@@ -315,6 +315,31 @@ def test_a_full_queue_is_429_at_once_and_says_when_to_come_again(
     assert held(work, lanes, overflow) == [11]
 
 
+def test_a_queue_that_takes_too_long_is_429_though_it_has_room(
+    make: Callable[..., Numbers], work: Work
+) -> None:
+    lanes = make(queue=50, timeout_s=1.0)
+    lanes._usual_s = 0.1  # so that six of them take more than half of the second
+
+    async def crowd() -> None:
+        waiting = [asyncio.ensure_future(answers(lanes, n)) for n in range(20, 25)]
+        await asyncio.sleep(0)
+        with pytest.raises(ProblemError) as caught:
+            await lanes.run([40])
+        assert caught.value.status_code == 429
+        assert "6 pictures are waiting" in str(caught.value.detail)
+        work.go.set()
+        assert await asyncio.gather(*waiting) == [[10 * n + 1] for n in range(20, 25)]
+
+    assert held(work, lanes, crowd) == [11]
+
+
+def test_however_slow_the_lanes_were_an_empty_queue_lets_in(make: Callable[..., Numbers]) -> None:
+    lanes = make(timeout_s=1.0)
+    lanes._usual_s = 60.0
+    assert asyncio.run(answers(lanes, 2, 3, 4)) == [21, 31, 41]
+
+
 def test_more_pictures_than_the_queue_can_ever_hold_are_413(make: Callable[..., Numbers]) -> None:
     lanes = make(queue=2)
 
