@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from service import logs
 from service.app import create_app
+from service.collector import settle
 from service.descriptors import allow_descriptors
 from service.server import Server
 from service.settings import Settings
@@ -30,6 +31,8 @@ def main() -> int:
         for fault in error.errors():
             print(f"error: {_told(fault)}", file=sys.stderr)  # noqa: T201
         return 2
+    # Under a crowd, lanes would wait 5 ms for a busy event loop to hand them the interpreter.
+    sys.setswitchinterval(0.001)
     logs.configure(settings.log_level, settings.log_format)
     allow_descriptors()
     failed = False
@@ -39,7 +42,7 @@ def main() -> int:
         failed = True
         server.should_exit = True
 
-    server = Server(create_app(settings, on_failed_start=stop), settings)
+    server = Server(create_app(settings, on_ready=settle, on_failed_start=stop), settings)
     # uvicorn raises the signal that stopped it once more when it is done: a stop that was asked for
     # is no failure.
     for asked in (signal.SIGINT, signal.SIGTERM):

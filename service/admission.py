@@ -1,6 +1,7 @@
 """Refusing before a body is read: when too much waits, parsing forms would only make it worse."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Route
@@ -9,46 +10,111 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service import problems
 from service.problems import ProblemError
 
-__all__ = ["Admission"]
+__all__ = ["ENTRY", "Admission", "Entry", "Gate", "Refused"]
+
+ENTRY = "entry"  # where a request's state holds its `Entry`
+
+
+class Gate:
+    """Whether requests for pictures may come in at this moment.
+
+    Args:
+        routes: Those that need the model and a place in the queue, all of them by POST.
+        refusal: What a request to them is refused with at this moment, if it is, given how many
+            others have been let in and have yet to take their places in the queue.
+    """
+
+    def __init__(
+        self, routes: Sequence[BaseRoute], refusal: Callable[[int], ProblemError | None]
+    ) -> None:
+        """Let nobody in yet; see the class."""
+        self._routes = [route for route in routes if isinstance(route, Route)]
+        self._refusal = refusal
+        self._n_entering = 0
+
+    def ask(self, method: str, path: str) -> "Refused | Entry | None":
+        """Whether a request may come in; None if it is none for pictures."""
+        if method != "POST":
+            return None
+        route = next((route for route in self._routes if route.path_regex.match(path)), None)
+        if route is None:
+            return None
+        refused = self._refusal(self._n_entering)
+        return Entry(self) if refused is None else Refused(route, refused)
+
+    def count(self, change: int) -> None:
+        """One more has been let in, or has taken its place or left."""
+        self._n_entering += change
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A request that may not come in: its route, and what it is answered."""
+
+    route: Route
+    why: ProblemError
+
+
+class Entry:
+    """A request that has been let in, from then until it asks for its place in the queue.
+
+    Many heads may come before the first of them gets so far: without it, all of these would be let
+    in for the same free place, and refused when their forms have been parsed.
+    """
+
+    def __init__(self, gate: Gate) -> None:
+        """Let it in; see the class."""
+        self._gate: Gate | None = gate
+        gate.count(1)
+
+    def end(self) -> None:
+        """It asks for its place now, or has gone; to be called again does no harm."""
+        if self._gate is not None:
+            self._gate.count(-1)
+            self._gate = None
+
+    def __del__(self) -> None:
+        """Whatever became of it: a place that nobody comes for is not kept."""
+        self.end()
 
 
 class Admission:
-    """Wrap an ASGI application.
+    """Wrap an ASGI application: refuse at the gate.
 
     Under a crowd most requests are refused, and what each costs the event loop is taken from those
     that are answered: before the application it is a quarter less than at its routes.
 
     Args:
         app: The application.
-        routes: Those that need the model and a place in the queue, all of them by POST.
-        check: Raises what a request to them is refused with at this moment, if anything.
+        gate: Says what is refused.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, routes: Sequence[BaseRoute], check: Callable[[], None]
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, gate: Gate) -> None:
         """Wrap the application; see the class."""
-        self._app, self._check = app, check
-        self._routes = [route for route in routes if isinstance(route, Route)]
+        self._app, self._gate = app, gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (other ASGI events pass through)."""
-        route = self._route(scope)
-        if route is not None:
-            try:
-                self._check()
-            except ProblemError as refused:
-                scope["route"] = route  # by which the request is counted and logged
-                await _refuse(refused, scope, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-    def _route(self, scope: Scope) -> BaseRoute | None:
-        if scope["type"] != "http" or scope["method"] != "POST":
-            return None
-        # Where the application is mounted below another, that part of the address is not its own.
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        return next((route for route in self._routes if route.path_regex.match(path)), None)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope["state"]
+        found = state.get(ENTRY)  # let in by its head already
+        if found is None:
+            # Where the application is mounted below another, that part of the address is not its
+            # own.
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            found = self._gate.ask(scope["method"], path)
+        if isinstance(found, Refused):
+            scope["route"] = found.route  # by which the request is counted and logged
+            await _refuse(found.why, scope, receive, send)
+            return
+        state[ENTRY] = found
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            if found is not None:
+                found.end()
 
 
 async def _refuse(refused: ProblemError, scope: Scope, receive: Receive, send: Send) -> None:

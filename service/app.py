@@ -11,12 +11,13 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from model.errors import CheckpointError
 from service import problems
-from service.admission import Admission
+from service.admission import Admission, Gate
 from service.guard import Guard
 from service.holder import ModelHolder, announce
 from service.keys import Keys
 from service.metrics import Metrics
 from service.openapi import INFO, complete_document, operation_id
+from service.problems import ProblemError
 from service.questions import make_lanes
 from service.routes import docs, inference, operations, page, predict
 from service.settings import Settings
@@ -29,7 +30,10 @@ _log = logging.getLogger("service")
 
 
 def create_app(
-    settings: Settings | None = None, *, on_failed_start: Callable[[], None] | None = None
+    settings: Settings | None = None,
+    *,
+    on_ready: Callable[[], None] = lambda: None,
+    on_failed_start: Callable[[], None] = lambda: None,
 ) -> FastAPI:
     """Make the application; the model is loaded in the background once it starts, and watched.
 
@@ -38,13 +42,14 @@ def create_app(
 
     Args:
         settings: Read from the environment if None.
+        on_ready: Called once the model is served.
         on_failed_start: Called when the weights cannot be used, so that the server can stop.
     """
     settings = settings or Settings()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(_load_and_watch(app, on_failed_start))
+        loading = asyncio.create_task(_load_and_watch(app, on_ready, on_failed_start))
         try:
             yield
         finally:
@@ -81,11 +86,11 @@ def create_app(
     complete_document(app, settings)
     # The last that is added stands outermost: every answer gets its id and is counted, and pages of
     # listed origins may read a refusal, too.
-    app.add_middleware(
-        Admission,
-        routes=[*predict.router.routes, *inference.infer_router.routes],
-        check=lambda: _check_admission(app),
+    app.state.gate = Gate(
+        [*predict.router.routes, *inference.infer_router.routes],
+        lambda n_entering: _refusal(app, n_entering),
     )
+    app.add_middleware(Admission, gate=app.state.gate)
     app.add_middleware(Keys, api_key=settings.api_key, for_all=settings.key_for_all)
     if settings.origins:
         app.add_middleware(
@@ -107,13 +112,16 @@ def create_app(
     return app
 
 
-def _check_admission(app: FastAPI) -> None:
-    """Refuse pictures while there is no model, or no place in the queue."""
-    app.state.holder.get()
-    app.state.lanes.check_room(1)
+def _refusal(app: FastAPI, n_entering: int) -> ProblemError | None:
+    """What pictures are refused with while there is no model, or no place in the queue."""
+    state = app.state
+    refused: ProblemError | None = state.holder.refusal() or state.lanes.refusal(1, n_entering)
+    return refused
 
 
-async def _load_and_watch(app: FastAPI, on_failed_start: Callable[[], None] | None) -> None:
+async def _load_and_watch(
+    app: FastAPI, on_ready: Callable[[], None], on_failed_start: Callable[[], None]
+) -> None:
     settings: Settings = app.state.settings
     file = CheckpointFile(settings)
     try:
@@ -123,8 +131,7 @@ async def _load_and_watch(app: FastAPI, on_failed_start: Callable[[], None] | No
             _log.error("cannot serve: %s", error)
         else:
             _log.exception("cannot serve: a fault while loading the model")
-        if on_failed_start is not None:
-            on_failed_start()
+        on_failed_start()
         return
     app.state.lanes = make_lanes(settings, served.classifier.engine.device)
     _log.info("%d lanes, at most %d pictures waiting", app.state.lanes.n_lanes, settings.queue)
@@ -132,4 +139,5 @@ async def _load_and_watch(app: FastAPI, on_failed_start: Callable[[], None] | No
     app.state.holder.served = served
     app.state.metrics.serves(served)
     announce(served, settings, "ready")
+    on_ready()
     await app.state.refresher.watch()

@@ -22,7 +22,7 @@ from service.logs import ANSWERED, REQUEST_ID, with_fields
 from service.metrics import Metrics
 from service.problems import ProblemError
 
-__all__ = ["Guard", "Timing"]
+__all__ = ["Guard", "Timing", "choose_request_id", "stamp"]
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _FORM_OVERHEAD = 64 * 1024  # boundaries and part headers around one file
@@ -45,6 +45,24 @@ class Timing:
 
     queue_ms: float = 0.0
     compute_ms: float = 0.0
+
+
+def choose_request_id(given: str) -> str:
+    """The client's id for its request, if it gave a sane one, else a new one."""
+    return given if _SANE_ID.fullmatch(given) else f"{_IDS.getrandbits(128):032x}"
+
+
+def stamp(
+    headers: MutableHeaders, request_id: str, timing: Timing, seconds: float, *, close: bool
+) -> None:
+    """Set the headers that every answer carries; `close` has the next request go elsewhere."""
+    headers["X-Request-ID"] = request_id
+    headers["Server-Timing"] = (
+        f"queue;dur={timing.queue_ms:.2f}, compute;dur={timing.compute_ms:.2f}, "
+        f"total;dur={1000 * seconds:.2f}"
+    )
+    if close:
+        headers["Connection"] = "close"
 
 
 class Guard:
@@ -85,9 +103,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        request_id = headers.get("x-request-id", "")
-        if not _SANE_ID.fullmatch(request_id):
-            request_id = f"{_IDS.getrandbits(128):032x}"
+        request_id = choose_request_id(headers.get("x-request-id", ""))
         token = REQUEST_ID.set(request_id)
         try:
             await self._serve(scope, receive, send, headers, request_id)
@@ -109,13 +125,7 @@ class Guard:
                 seconds = time.perf_counter() - started
                 self._metrics.saw_request(_route(scope), scope["method"], status, seconds)
                 out = MutableHeaders(scope=message)
-                out["X-Request-ID"] = request_id
-                out["Server-Timing"] = (
-                    f"queue;dur={timing.queue_ms:.2f}, compute;dur={timing.compute_ms:.2f}, "
-                    f"total;dur={1000 * seconds:.2f}"
-                )
-                if self._holder.draining:
-                    out["Connection"] = "close"  # the next request finds a service that stays
+                stamp(out, request_id, timing, seconds, close=self._holder.draining)
             await send(message)
 
         limit = self._limit(scope["path"])

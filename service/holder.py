@@ -43,10 +43,12 @@ class ModelHolder:
             ProblemError: 503 while there is none.
         """
         if self.served is None:
-            raise ProblemError(
-                503, "The model is being loaded; try again in a second.", {"Retry-After": "1"}
-            )
+            raise _not_loaded()
         return self.served
+
+    def refusal(self) -> ProblemError | None:
+        """What is answered while there is no model."""
+        return _not_loaded() if self.served is None else None
 
     @property
     def is_ready(self) -> bool:
@@ -66,6 +68,12 @@ class ModelHolder:
                 {"Retry-After": "5"},
             )
         self.get()
+
+
+def _not_loaded() -> ProblemError:
+    return ProblemError(
+        503, "The model is being loaded; try again in a second.", {"Retry-After": "1"}
+    )
 
 
 def load_served(settings: Settings) -> Served:

@@ -144,26 +144,34 @@ class Lanes(Generic[Q, P, A]):
         """How many pictures are waiting or being answered."""
         return self._pending
 
-    def check_room(self, n: int) -> None:
-        """Refuse so many pictures unless there is room for them.
+    def refusal(self, n: int, before: int = 0) -> ProblemError | None:
+        """What so many pictures are refused with, if there is no room for them.
 
-        Raises:
-            ProblemError: 413 if there can never be; 429 if there is none now, or if what waits
-                already takes too much of the time in which an answer is due.
+        Args:
+            n: How many pictures.
+            before: How many others have been let in and have yet to ask for their places.
+
+        Returns:
+            413 if there can never be; 429 if there is none now, or if what waits already takes too
+            much of the time in which an answer is due.
+
+        Returned and not raised: in a crowd there are thousands a second, and an exception that was
+        raised leads, by its traceback, to the frames that lead to it. The collector of such circles
+        would stop everything for a tenth of a second and more, every second.
         """
         room = self._queue + self.n_lanes
         if n > room:
-            raise ProblemError(
+            return ProblemError(
                 413, f"{n} pictures at once are more than {room}; send smaller batches."
             )
         wait_s = self._pending * self._usual_s / self.n_lanes
-        if self._pending + n > room:
+        if self._pending + before + n > room:
             told = f"{self._queue:,} may"
         elif wait_s > _MOST_OF_TIMEOUT * self._timeout_s:
             told = f"that takes {wait_s:.1f} s of the {self._timeout_s:g} s for an answer"
         else:
-            return
-        raise ProblemError(
+            return None
+        return ProblemError(
             429,
             f"{self._pending:,} pictures are waiting and {told}; try again after the seconds in "
             "Retry-After.",
@@ -180,7 +188,9 @@ class Lanes(Generic[Q, P, A]):
     # On the event loop
 
     def _admit(self, questions: Sequence[Q]) -> list[_Job[Q, P, A]]:
-        self.check_room(len(questions))
+        refused = self.refusal(len(questions))
+        if refused is not None:
+            raise refused
         loop = asyncio.get_running_loop()
         deadline = time.monotonic() + self._timeout_s
         jobs = [_Job[Q, P, A](question, loop.create_future(), deadline) for question in questions]

@@ -16,6 +16,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from service.express import Express
 from service.holder import ModelHolder
 from service.settings import Settings
 from service.wire import connections
@@ -36,10 +37,13 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         """Do not listen yet; see the class."""
+        state = app.state
+        # A key is looked at before anything is told.
+        express = None if settings.key_for_all else Express(state.gate, state.holder, state.metrics)
         super().__init__(
             uvicorn.Config(
                 app,
-                http=connections(settings.body_timeout_s, app.state.metrics),
+                http=connections(settings.body_timeout_s, state.metrics, express),
                 host=settings.host,
                 port=settings.port,
                 log_level=settings.log_level,

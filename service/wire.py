@@ -11,18 +11,28 @@ import uuid
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service import problems
+from service.admission import ENTRY
+from service.express import Express, Refusal
 from service.metrics import Metrics
 
 __all__ = ["connections"]
 
 
-def connections(timeout_s: float, metrics: Metrics) -> type[asyncio.Protocol]:
+def connections(
+    timeout_s: float, metrics: Metrics, express: Express | None = None
+) -> type[asyncio.Protocol]:
     """The class of connections on which neither a head nor an unread rest takes longer than this.
 
     A head that is late is answered 408 and counted; a connection on which nothing is under way, or
     whose request has been answered already, is only closed.
+
+    Args:
+        timeout_s: Seconds within which a head, or the rest of a body, must arrive.
+        metrics: Where late heads are counted.
+        express: Refuses requests by their heads.
     """
-    return type("Connection", (_Connection,), {"_timeout_s": timeout_s, "_metrics": metrics})
+    settings = {"_timeout_s": timeout_s, "_metrics": metrics, "_express": express}
+    return type("Connection", (_Connection,), settings)
 
 
 class _Connection(HttpToolsProtocol):
@@ -30,6 +40,8 @@ class _Connection(HttpToolsProtocol):
 
     _timeout_s: float
     _metrics: Metrics
+    _express: Express | None
+    _refusal: Refusal | None = None
     _timer: asyncio.TimerHandle | None = None
     _in_head = False
     _in_request = False
@@ -50,12 +62,43 @@ class _Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._stop_timer()
-        super().on_headers_complete()
+        express = self._express
+        if express is not None and (self.cycle is None or self.cycle.response_complete):
+            found = express.ask(self.parser.get_method(), self.url, self.headers)
+            if isinstance(found, Refusal):
+                self._refusal = found
+            elif found is not None:
+                self.scope["state"][ENTRY] = found
+        if self._refusal is None:
+            super().on_headers_complete()
+        else:
+            self._start_timer()
+
+    def on_body(self, body: bytes) -> None:
+        if self._refusal is None:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._in_request = False
         self._stop_timer()
-        super().on_message_complete()
+        if self._refusal is None:
+            super().on_message_complete()
+        elif self._express is not None:
+            self._refuse(self._express, self._refusal)
+            self._refusal = None
+
+    def _refuse(self, express: Express, refusal: Refusal) -> None:
+        """Answer by the head alone, and be ready for the next request."""
+        keep = (
+            self.parser.get_http_version() != "1.0"
+            and self.parser.should_keep_alive()
+            and not express.draining
+        )
+        default = self.server_state.default_headers
+        self.transport.write(express.answer(refusal, default, keep=keep))
+        if not keep:
+            self.transport.close()
+        super().on_response_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

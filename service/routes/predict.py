@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from model.classifier import DEFAULT_LEVEL, LEAST_DRAWS, LEAST_LEVEL, Prediction
 from model.errors import PictureError
+from service.admission import ENTRY, Entry
 from service.guard import Timing
 from service.holder import Served
 from service.lanes import Done
@@ -119,6 +120,8 @@ async def ask(
     """Have the lanes answer, unless the client leaves, and note where the time went."""
     lanes: PictureLanes = request.app.state.lanes
     client_left = asyncio.ensure_future(_until_left(request))
+    entry: Entry = getattr(request.state, ENTRY)
+    entry.end()
     try:
         dones = await lanes.run(questions, client_left)
     finally:

@@ -1,5 +1,8 @@
 """What is held at once is bounded; what cannot be taken is refused before it costs anything."""
 
+import gc
+import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,16 +15,21 @@ import pytest
 from fastapi import FastAPI
 from numpy.typing import NDArray
 from PIL import Image
+from starlette.routing import Route
 
 from model import Classifier, open_bytes
 from model.errors import PictureTooLargeError
 from service import Settings, create_app
+from service.admission import Entry, Gate, Refused
 from service.bounds import ByteBudget, PixelBudget
+from service.collector import settle
 from service.holder import Served, load_served
-from tests.conftest import Server, encoded, tiny_checkpoint
-from tests.service.test_bad_input import check_problem
+from service.problems import ProblemError
+from service.server import Server as OwnServer
+from tests.conftest import Server, encoded, free_port, tiny_checkpoint
+from tests.service.test_bad_input import check_problem, read_answer
 from tests.service.test_drain import begin_request
-from tests.service.test_faults import FailingEngine, running
+from tests.service.test_faults import FailingEngine, running, serving
 
 MIB = 2**20
 
@@ -38,23 +46,30 @@ class WaitingEngine(FailingEngine):
 
 
 @contextmanager
-def full_service() -> Iterator[tuple[httpx.Client, FastAPI]]:
-    """A service whose only lane and only waiting place are taken."""
-    app = create_app(Settings(device="cpu", lanes=1, queue=1))
+def taken(client: httpx.Client, app: FastAPI) -> Iterator[None]:
+    """Have the only lane and the only waiting place of a service taken."""
     picture = encoded(Image.new("L", (28, 28), 255))
     engine = WaitingEngine()
-    with running(app) as client, ThreadPoolExecutor(2) as pool:
-        while client.get("/health/ready").status_code != 200:
-            time.sleep(0.05)
-        app.state.holder.served = Served(Classifier(tiny_checkpoint(), engine), "file")
+    while client.get("/health/ready").status_code != 200:
+        time.sleep(0.05)
+    app.state.holder.served = Served(Classifier(tiny_checkpoint(), engine), "file")
+    with ThreadPoolExecutor(2) as pool:
         asked = [pool.submit(client.post, "/predict", files={"file": picture}) for _ in range(2)]
         while app.state.lanes.n_pending < 2:
             time.sleep(0.01)
         try:
-            yield client, app
+            yield
         finally:
             engine.free.set()
         assert [answer.result().status_code for answer in asked] == [200, 200]
+
+
+@contextmanager
+def full_service() -> Iterator[tuple[httpx.Client, FastAPI]]:
+    """A service whose only lane and only waiting place are taken."""
+    app = create_app(Settings(device="cpu", lanes=1, queue=1))
+    with running(app) as client, taken(client, app):
+        yield client, app
 
 
 def test_where_the_queue_is_full_a_body_is_refused_before_it_is_looked_at() -> None:
@@ -69,6 +84,149 @@ def test_where_the_queue_is_full_a_body_is_refused_before_it_is_looked_at() -> N
         while client.get("/health/ready").status_code != 200:
             time.sleep(0.05)
         check_problem(client.post("/predict", **no_form), 422)  # type: ignore[arg-type]
+
+
+@contextmanager
+def full_server() -> Iterator[tuple[httpx.Client, FastAPI]]:
+    """The same behind the connections of `python -m service`, which refuse by the head."""
+    settings = Settings(device="cpu", lanes=1, queue=1, port=free_port(), drain_wait_s=0)
+    app = create_app(settings)
+    server = OwnServer(app, settings)
+    with serving(server, settings.port) as client, taken(client, app):
+        yield client, app
+
+
+REFUSED = [
+    ("/predict", {"files": {"file": b"x" * 1000}}),
+    ("/predict?samples=50", {"content": b"no form at all"}),
+    ("/predict/batch", {"files": {"files": b"x"}, "headers": {"X-Request-ID": "mine-7"}}),
+    ("/v2/models/digits/infer", {"content": b"{}"}),
+    ("/predict", {"content": b"", "headers": {"X-Request-ID": "not sane"}}),
+    ("/predict", {"files": {"file": b"x"}, "headers": {"Connection": "close"}}),
+]
+
+
+def test_what_is_refused_by_its_head_is_answered_as_it_would_be_otherwise() -> None:
+    with full_service() as (plain, _):
+        ordinary = [plain.post(path, **given) for path, given in REFUSED]  # type: ignore[arg-type]
+    with full_server() as (client, _):
+        express = [client.post(path, **given) for path, given in REFUSED]  # type: ignore[arg-type]
+        counted = client.get("/metrics").text
+    for one, other in zip(ordinary, express, strict=True):
+        assert one.status_code == other.status_code == 429
+        # uvicorn alone names itself; `service.server` has it not do so.
+        assert set(one.headers) - {"date", "server"} == set(other.headers) - {"date"}
+        bodies = [answer.json() for answer in (one, other)]
+        for body in bodies:
+            body.pop("request_id", None)
+        assert bodies[0] == bodies[1]
+        assert other.headers["server-timing"].startswith("queue;dur=0.00, compute;dur=0.00, total")
+    assert express[2].headers["x-request-id"] == "mine-7"
+    assert express[2].json()["request_id"] == "mine-7"
+    assert express[4].headers["x-request-id"] == express[4].json()["request_id"] != "not sane"
+    assert express[5].headers["connection"] == "close"
+    labels = 'method="POST",route="/predict",status="429"'
+    assert f"mnn_requests_total{{{labels}}} 4.0" in counted
+    assert 'mnn_rejections_total{reason="queue_full"} 6.0' in counted
+
+
+def test_after_a_refusal_by_the_head_the_connection_goes_on() -> None:
+    body = b"x" * 40_000
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with (
+        full_server() as (client, _),
+        socket.create_connection(("127.0.0.1", client.base_url.port or 0), 10) as sock,
+    ):
+        for _ in range(3):
+            sock.sendall(head + body[:10_000])
+            time.sleep(0.05)  # the body comes in parts
+            sock.sendall(body[10_000:])
+            assert read_answer(sock).status_code == 429
+        sock.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert read_answer(sock).status_code == 200
+
+
+def test_what_is_no_simple_request_goes_the_ordinary_way() -> None:
+    """It leaves a line in the log; what is refused by the head does not."""
+    ordinary: list[dict[str, object]] = [
+        {"content": iter([b"chunked"])},
+        {"files": {"file": b"x"}, "headers": {"Origin": "https://other.example"}},
+        {"files": {"file": b"x"}, "headers": {"Expect": "100-continue"}},
+        {"files": {"file": bytes(MIB)}},
+    ]
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("service")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with full_server() as (client, _):
+            for given in ordinary:
+                check_problem(client.post("/predict", **given), 429)  # type: ignore[arg-type]
+            time.sleep(0.2)  # a line is written when the answer has been sent
+            told = [line for line in lines if line.startswith("POST /predict: 429")]
+            assert len(told) == len(ordinary)
+            for _ in range(5):
+                check_problem(client.post("/predict", files={"file": b"x"}), 429)
+            time.sleep(1.3)
+            told = [line for line in lines if line.startswith("POST /predict: 429")]
+            assert len(told) == len(ordinary)
+            assert "turned away 5 requests within a second" in lines
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def test_many_heads_at_once_are_let_in_for_as_many_places_as_there_are() -> None:
+    free = [3]
+
+    def refusal(n_entering: int) -> ProblemError | None:
+        return ProblemError(429, "full") if n_entering >= free[0] else None
+
+    gate = Gate([Route("/predict", lambda _: None, methods=["POST"])], refusal)  # type: ignore[arg-type,return-value]
+    asked = [gate.ask("POST", "/predict") for _ in range(5)]
+    entries = [entry for entry in asked if isinstance(entry, Entry)]
+    assert len(entries) == 3
+    entries[0].end()
+    entries[0].end()  # once is enough
+    assert isinstance(gate.ask("POST", "/predict"), Entry)  # gone at once, and its place with it
+    later = gate.ask("POST", "/predict")
+    assert isinstance(later, Entry)
+    assert isinstance(gate.ask("POST", "/predict"), Refused)
+    assert gate.ask("GET", "/predict") is None
+    assert gate.ask("POST", "/elsewhere") is None
+
+
+def test_nobody_is_let_in_for_ever() -> None:
+    """Whatever became of requests, as many places are free afterwards as before."""
+    app = create_app(Settings(device="cpu", lanes=1, queue=3))
+    picture = encoded(Image.new("L", (28, 28), 255))
+    with running(app) as client:
+        while client.get("/health/ready").status_code != 200:
+            time.sleep(0.05)
+        for _ in range(20):
+            assert client.post("/predict", files={"file": picture}).status_code == 200
+            check_problem(client.post("/predict", files={"file": b""}), 422)
+            check_problem(client.post("/predict", content=b"no form"), 422)
+            check_problem(client.get("/predict"), 405)
+            assert client.post("/v2/models/digits/infer", content=b"{").status_code == 400
+        time.sleep(0.2)  # the last answer has been sent, and what is around it ends
+        assert app.state.gate._n_entering == 0
+        assert app.state.lanes.n_pending == 0
+
+
+def test_the_collector_leaves_out_what_is_there_for_good() -> None:
+    before = gc.get_threshold()
+    gc.unfreeze()
+    try:
+        settle()
+        assert gc.get_freeze_count() > 10_000
+        assert gc.get_threshold()[0] > before[0]
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
 
 
 def test_a_refusal_is_counted_by_its_route_and_its_connection_goes_on() -> None:

@@ -44,6 +44,13 @@ def running(app: FastAPI, lifespan: Literal["on", "off"] = "on") -> Iterator[htt
     """The application behind a socket of its own, in a thread of this process."""
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(app, port=port, lifespan=lifespan, log_config=None))
+    with serving(server, port) as client:
+        yield client
+
+
+@contextmanager
+def serving(server: uvicorn.Server, port: int) -> Iterator[httpx.Client]:
+    """A server in a thread of this process, and a client for it."""
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
