@@ -5,16 +5,18 @@ very check that guards against it in this suite must raise.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from model import BayesianCNN, layers, uncertainty
+from model import layers, uncertainty
 from model.layers import BayesianLinear, gaussian_kl
 from tests.model import test_layers, test_uncertainty
 from tests.training import test_fit
+from training.objective import Objective, Terms
 
 Fault = Callable[[pytest.MonkeyPatch], None]
 
@@ -60,19 +62,17 @@ def kl_of_the_last_forward_pass(patch: pytest.MonkeyPatch) -> None:
 
 
 def kl_divided_by_the_batch(patch: pytest.MonkeyPatch) -> None:
-    plain = test_fit.Fitter._step
+    plain = Objective.forward
 
-    def step(
-        self: test_fit.Fitter[BayesianCNN], images: Tensor, labels: Tensor
-    ) -> tuple[float, float]:
-        whole = self._labels
-        self._labels = labels  # N becomes the size of the batch
+    def forward(self: Objective, shown: Tensor, labels: Tensor, *others: Any) -> Terms:
+        whole = self._n_train
+        self._n_train = len(labels)
         try:
-            return plain(self, images, labels)
+            return plain(self, shown, labels, *others)
         finally:
-            self._labels = whole
+            self._n_train = whole
 
-    patch.setattr(test_fit.Fitter, "_step", step)
+    patch.setattr(Objective, "forward", forward)
 
 
 def layers_that_pick_their_device(patch: pytest.MonkeyPatch) -> None:
