@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from model.errors import CheckpointError
+from service.collector import give_back
 from service.holder import ModelHolder, Served, announce, load_served
 from service.metrics import Metrics
 from service.settings import Settings
@@ -21,6 +22,8 @@ __all__ = ["CheckpointFile", "Refresher", "ReloadError"]
 _log = logging.getLogger("service")
 
 _Identity: TypeAlias = tuple[int, ...]
+
+_UNTIL_UNUSED_S = 1.0  # after a refresh; requests are seldom under way for longer
 
 _NEVER: _Identity = (-1,)  # what no file is
 _FAULT = "a fault while loading the new checkpoint, which is tried again; see the log"
@@ -47,6 +50,11 @@ class CheckpointFile:
     async def fetch(self) -> Served:
         """`load` beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self.load)
+
+    def tidy_later(self) -> None:
+        """Give back the memory of a model before, or of what was no model, once it is unused."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(_UNTIL_UNUSED_S, lambda: self._thread.submit(give_back))
 
     def load(self) -> Served:
         """Load, check and warm what the settings name.
@@ -132,6 +140,7 @@ class Refresher:
                 )
             holder.refresh_error = reason
             self._metrics.saw_reload(taken=False)
+            self._file.tidy_later()
             if not told or isinstance(error.__cause__, OSError):
                 self._file.forget()  # no verdict on what the file holds: it is tried again
             raise ReloadError(reason) from error
@@ -139,6 +148,7 @@ class Refresher:
         self._metrics.saw_reload(taken=True)
         self._metrics.serves(served)
         announce(served, self._settings, "refreshed")
+        self._file.tidy_later()
         return served
 
 

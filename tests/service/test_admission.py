@@ -1,6 +1,5 @@
 """What is held at once is bounded; what cannot be taken is refused before it costs anything."""
 
-import gc
 import logging
 import socket
 import threading
@@ -22,7 +21,6 @@ from model.errors import PictureTooLargeError
 from service import Settings, create_app
 from service.admission import Entry, Gate, Refused
 from service.bounds import ByteBudget, PixelBudget
-from service.collector import settle
 from service.holder import Served, load_served
 from service.problems import ProblemError
 from service.server import Server as OwnServer
@@ -215,18 +213,6 @@ def test_nobody_is_let_in_for_ever() -> None:
         time.sleep(0.2)  # the last answer has been sent, and what is around it ends
         assert app.state.gate._n_entering == 0
         assert app.state.lanes.n_pending == 0
-
-
-def test_the_collector_leaves_out_what_is_there_for_good() -> None:
-    before = gc.get_threshold()
-    gc.unfreeze()
-    try:
-        settle()
-        assert gc.get_freeze_count() > 10_000
-        assert gc.get_threshold()[0] > before[0]
-    finally:
-        gc.unfreeze()
-        gc.set_threshold(*before)
 
 
 def test_a_refusal_is_counted_by_its_route_and_its_connection_goes_on() -> None:
