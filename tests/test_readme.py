@@ -19,6 +19,8 @@ from model import load_checkpoint
 from model.checkpoint import SHIPPED
 from tests.conftest import ROOT, Server, free_port
 
+Wait = Callable[[str, subprocess.Popen[bytes]], None]
+
 README = (ROOT / "README.md").read_text()
 
 # Where each command of the README is run. One that is not here fails the first test.
@@ -128,7 +130,10 @@ def clean_environment() -> dict[str, str]:
     environment = {
         key: value
         for key, value in os.environ.items()
-        if not key.startswith(("MNN_", "COV_", "VIRTUAL_ENV", "PYTHONPATH", "MAKE", "MFLAGS"))
+        if not key.startswith(
+            # ARGS: what `make test ARGS=…` was told is not for the commands that a test runs.
+            ("MNN_", "COV_", "VIRTUAL_ENV", "PYTHONPATH", "MAKE", "MFLAGS", "ARGS")
+        )
     }
     inside = str(Path(sys.prefix) / "bin")
     path = environment["PATH"].split(os.pathsep)
@@ -175,7 +180,7 @@ def test_make_alone_lists_the_targets() -> None:
 
 
 @pytest.mark.slow
-def test_a_clean_clone_serves_with_one_command(tmp_path: Path, wait: Callable[[str], None]) -> None:
+def test_a_clean_clone_serves_with_one_command(tmp_path: Path, wait: Wait) -> None:
     clone, port = tmp_path / "clone", free_port()
     subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
     process = subprocess.Popen(
@@ -186,7 +191,7 @@ def test_a_clean_clone_serves_with_one_command(tmp_path: Path, wait: Callable[[s
     )
     try:
         url = f"http://127.0.0.1:{port}"
-        wait(f"{url}/health/ready")
+        wait(f"{url}/health/ready", process)
         with (clone / "docs" / "examples" / "seven.png").open("rb") as file:
             answer = httpx.post(f"{url}/predict", files={"file": file}, timeout=30).json()
         assert (answer["prediction"], answer["decision"]) == ("7", "accept")
@@ -196,10 +201,12 @@ def test_a_clean_clone_serves_with_one_command(tmp_path: Path, wait: Callable[[s
 
 
 @pytest.fixture
-def wait() -> Callable[[str], None]:
-    def until_ok(url: str) -> None:
+def wait() -> Wait:
+    def until_ok(url: str, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + 540
         while time.monotonic() < deadline:
+            if process.poll() is not None:
+                pytest.fail(f"the command has ended, with code {process.returncode}")
             try:
                 if httpx.get(url, timeout=5).status_code == 200:
                     return
