@@ -8,6 +8,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import problems
+from service.address import own_path
 from service.problems import ProblemError
 
 __all__ = ["ENTRY", "Admission", "Entry", "Gate", "Refused"]
@@ -101,10 +102,7 @@ class Admission:
         state = scope["state"]
         found = state.get(ENTRY)  # let in by its head already
         if found is None:
-            # Where the application is mounted below another, that part of the address is not its
-            # own.
-            path = scope["path"].removeprefix(scope.get("root_path", ""))
-            found = self._gate.ask(scope["method"], path)
+            found = self._gate.ask(scope["method"], own_path(scope))
         if isinstance(found, Refused):
             scope["route"] = found.route  # by which the request is counted and logged
             await _refuse(found.why, scope, receive, send)

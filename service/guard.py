@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems, tensors
+from service.address import own_path
 from service.bounds import ByteBudget
 from service.holder import ModelHolder
 from service.logs import ANSWERED, REQUEST_ID, with_fields
@@ -163,7 +164,7 @@ def _log_answer(
     scope: Scope, status: int | None, timing: Timing, told: dict[str, object], seconds: float
 ) -> None:
     """One line for a request: where it went, what came of it, where its time went."""
-    path, route = scope["path"], _route(scope)
+    path, route = own_path(scope), _route(scope)
     probe = path in _PROBES or path.startswith(_PROBES_BELOW)
     level = logging.DEBUG if probe else logging.INFO
     if not _answers.isEnabledFor(level):

@@ -7,6 +7,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import problems
+from service.address import own_path
 from service.problems import ProblemError
 
 __all__ = ["RELOAD", "Keys", "is_open"]
@@ -49,8 +50,7 @@ class Keys:
         await answer(scope, receive, send)
 
     def _refuse(self, scope: Scope) -> ProblemError | None:
-        # Where the application is mounted below another, that part of the address is not its own.
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = own_path(scope)
         reload = path == RELOAD
         if reload and self._key is None:
             return ProblemError(

@@ -21,6 +21,7 @@ from model.errors import (
     RequestError,
     UnsupportedFormatError,
 )
+from service.address import own_path
 
 __all__ = [
     "FAULT",
@@ -93,8 +94,7 @@ def response(
     scope: Scope, status: int, detail: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """The response for a status, as the address that was asked for promises it."""
-    # Where the application is mounted below another, that part of the address is not its own.
-    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    path = own_path(scope)
     if path == "/v2" or path.startswith("/v2/"):
         return JSONResponse({"error": detail}, status, dict(headers or {}))
     body = problem(scope["state"]["request_id"], status, detail).model_dump()
