@@ -82,6 +82,11 @@ class Metrics:
             _SECONDS,
             ["route"],
         )
+        self._faults = Counter(
+            "mnn_faults_total",
+            "Faults of the service's own: requests, and files of batches, that are answered 500.",
+            registry=registry,
+        )
         self._rejections = counter(
             "mnn_rejections_total",
             "Requests that were turned away, by reason.",
@@ -141,6 +146,12 @@ class Metrics:
         self._duration.labels(route).observe(seconds)
         if status in _REJECTIONS:
             self._rejections.labels(_REJECTIONS[status]).inc()
+        if status == 500:
+            self.saw_fault()
+
+    def saw_fault(self) -> None:
+        """Count a fault, also of one file of a batch, whose own status says nothing of it."""
+        self._faults.inc()
 
     def saw_times(self, times: Iterable[tuple[float, float]]) -> None:
         """Note waiting and computing of pictures, each in milliseconds."""

@@ -110,6 +110,7 @@ async def predict_batch(
             results[i] = _batch_error(request, error)
         except Exception:  # noqa: BLE001 - a fault at one file is that file's own
             _log.exception("request %s failed at file %d", request.state.request_id, i)
+            request.app.state.metrics.saw_fault()
             results[i] = _batch_error(request, ProblemError(500, FAULT))
     return BatchResponse(results=[results[i] for i in range(len(files))])
 

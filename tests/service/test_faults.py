@@ -117,6 +117,17 @@ def test_a_fault_at_one_file_of_a_batch_leaves_the_others(
     check_problem_body(second["error"], 500)
 
 
+def test_each_fault_is_counted_and_those_within_a_batch_are(
+    client: httpx.Client, seven_png: bytes
+) -> None:
+    assert "\nmnn_faults_total 0.0\n" in client.get("/metrics").text
+    ask(client, seven_png)
+    assert "\nmnn_faults_total 1.0\n" in client.get("/metrics").text
+    files = [("files", picture) for picture in (seven_png, BLANK, seven_png, b"no picture")]
+    assert client.post("/predict/batch", files=files).status_code == 200
+    assert "\nmnn_faults_total 3.0\n" in client.get("/metrics").text
+
+
 def test_without_a_model_every_route_that_needs_one_is_503(seven_png: bytes) -> None:
     app = create_app(Settings(device="cpu"))
     with running(app, lifespan="off") as client:  # nothing is loaded
