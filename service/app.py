@@ -133,7 +133,7 @@ async def _load_and_watch(
             _log.exception("cannot serve: a fault while loading the model")
         on_failed_start()
         return
-    app.state.lanes = make_lanes(settings, served.classifier.engine.device)
+    app.state.lanes = make_lanes(settings, served.classifier.engine.device, app.state.metrics)
     _log.info("%d lanes, at most %d pictures waiting", app.state.lanes.n_lanes, settings.queue)
     app.state.refresher = Refresher(file, app.state.holder, settings, app.state.metrics)
     app.state.holder.served = served

@@ -77,6 +77,7 @@ class Lanes(Generic[Q, P, A]):
         batch: Most pictures computed together.
         queue: Most pictures waiting.
         timeout_s: Seconds within which a request must be answered.
+        worked: Told by each lane how many seconds it was at work on what it took, from its thread.
     """
 
     def __init__(
@@ -91,11 +92,12 @@ class Lanes(Generic[Q, P, A]):
         batch: int = 1,
         queue: int,
         timeout_s: float,
+        worked: Callable[[float], object] = lambda _: None,
     ) -> None:
         """Start the threads; see the class."""
         self.n_lanes = n_lanes
         self._prepare, self._compute, self._belongs = prepare, compute, belongs
-        self._queue, self._timeout_s = queue, timeout_s
+        self._queue, self._timeout_s, self._worked = queue, timeout_s, worked
         self._pending = 0  # admitted and not yet answered or dropped; the event loop's alone
         self._usual_s = 0.05  # running mean of the time that one picture takes
         self._arrived: _Waiting[Q, P, A] = _Waiting(size)
@@ -247,8 +249,9 @@ class Lanes(Generic[Q, P, A]):
                 for job in jobs:
                     job.error = job.error or error
             dones = [job.done() for job in jobs]
-            each_s = (time.monotonic() - taken) / len(jobs)
-            self._usual_s += 0.05 * (each_s - self._usual_s)
+            seconds = time.monotonic() - taken
+            self._worked(seconds)
+            self._usual_s += 0.05 * (seconds / len(jobs) - self._usual_s)
             with suppress(RuntimeError):  # a loop that is closed has nobody left to wait
                 jobs[0].future.get_loop().call_soon_threadsafe(self._deliver, jobs, dones)
             del jobs, dones  # while it waits, a thread holds on to no model that has been replaced

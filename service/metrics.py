@@ -101,6 +101,11 @@ class Metrics:
             "From a lane's taking a picture to its answer: decoding and inference.",
             _SECONDS,
         )
+        self._lane_busy = Counter(
+            "mnn_lane_busy_seconds_total",
+            "Time that lanes were at work, pictures taken together counted once; of all lanes.",
+            registry=registry,
+        )
         Gauge(
             "mnn_pending_pictures", "Pictures waiting or being answered.", registry=registry
         ).set_function(pending)
@@ -152,6 +157,10 @@ class Metrics:
     def saw_fault(self) -> None:
         """Count a fault, also of one file of a batch, whose own status says nothing of it."""
         self._faults.inc()
+
+    def saw_lane(self, seconds: float) -> None:
+        """Note how long a lane was at work on what it had taken. May be called from any thread."""
+        self._lane_busy.inc(seconds)
 
     def saw_times(self, times: Iterable[tuple[float, float]]) -> None:
         """Note waiting and computing of pictures, each in milliseconds."""

@@ -12,6 +12,7 @@ from model.door import DigitImage, open_bytes
 from service.bounds import PixelBudget
 from service.holder import Served
 from service.lanes import Lanes
+from service.metrics import Metrics
 from service.settings import Settings
 
 __all__ = ["InputQuestion", "PictureLanes", "Question", "make_lanes"]
@@ -43,7 +44,7 @@ class InputQuestion:
 PictureLanes: TypeAlias = Lanes[Question | InputQuestion, DigitImage, Prediction]
 
 
-def make_lanes(settings: Settings, device: str) -> PictureLanes:
+def make_lanes(settings: Settings, device: str, metrics: Metrics) -> PictureLanes:
     """The lanes for a device: on a CPU one per granted core, on CUDA one for the device."""
     cuda = device == "cuda"
     decoding = PixelBudget(settings.max_decoding_pixels)
@@ -65,6 +66,7 @@ def make_lanes(settings: Settings, device: str) -> PictureLanes:
         batch=_CUDA_BATCH if cuda else _CPU_BATCH,
         queue=settings.queue,
         timeout_s=settings.request_timeout_s,
+        worked=metrics.saw_lane,
     )
 
 

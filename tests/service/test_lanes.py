@@ -23,6 +23,7 @@ class Work:
     def __init__(self) -> None:
         self.prepared: list[int] = []
         self.batches: list[list[int]] = []
+        self.takes_s = 0.0
         self.go, self.device = threading.Event(), threading.Event()
         self.go.set()
         self.device.set()
@@ -37,6 +38,7 @@ class Work:
     def compute(self, asked: Sequence[tuple[int, int]]) -> list[int]:
         self.batches.append([question for question, _ in asked])
         self.device.wait(10)
+        time.sleep(self.takes_s)
         if any(question == 7 for question, _ in asked):
             raise ZeroDivisionError("7 cannot be computed")
         return [prepared + 1 for _, prepared in asked]
@@ -248,6 +250,19 @@ def test_a_client_that_leaves_while_its_picture_is_decoded_is_not_computed(
     asyncio.run(leave())
     assert work.prepared == [2, 3]
     assert work.batches == [[3]]
+
+
+@pytest.mark.parametrize("n_decoders", [0, 1])
+def test_how_long_a_lane_was_at_work_is_told_once_a_take(
+    make: Callable[..., Numbers], work: Work, n_decoders: int
+) -> None:
+    told: list[float] = []
+    lanes = make(batch=8, n_decoders=n_decoders, worked=told.append)
+    work.takes_s = 0.02
+    began = time.monotonic()
+    assert asyncio.run(answers(lanes, *range(20, 44))) == [10 * n + 1 for n in range(20, 44)]
+    assert len(told) == len(work.batches)
+    assert 0.02 * len(told) <= sum(told) <= time.monotonic() - began
 
 
 @pytest.mark.parametrize("n_decoders", [0, 1])

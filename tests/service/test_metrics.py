@@ -1,5 +1,6 @@
 """`GET /metrics`: what Prometheus reads is what happened."""
 
+import time
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -55,6 +56,22 @@ def test_answers_are_counted_timed_and_described(asked: httpx.Client, seven_png:
     version = asked.get("/model").json()["version"]
     assert value(samples, "mnn_model_info", name="digits", version=version, source="shipped") == 1
     assert value(samples, "process_resident_memory_bytes") > 10e6
+
+
+def test_a_lanes_time_is_counted_once_however_many_pictures_it_takes(
+    make_server: Callable[..., Server], seven_png: bytes
+) -> None:
+    batch = [("files", seven_png)] * 64
+    with make_server(device="cpu", lanes=1).client() as client:
+        began = time.monotonic()
+        for _ in range(5):
+            assert client.post("/predict/batch", files=batch).status_code == 200
+        seconds = time.monotonic() - began
+        samples = read(client)
+    busy = value(samples, "mnn_lane_busy_seconds_total")
+    # Each of eight that are taken together was worked on for all of the time that they took.
+    assert 0.5 * value(samples, "mnn_compute_seconds_sum") > busy > 0
+    assert busy <= seconds
 
 
 def test_reviews_are_counted_by_reason(asked: httpx.Client) -> None:
