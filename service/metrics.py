@@ -78,7 +78,7 @@ class Metrics:
         )
         self._duration = histogram(
             "mnn_request_duration_seconds",
-            "From a request's first byte to the head of its answer.",
+            "From a request's whole head to the head of its answer.",
             _SECONDS,
             ["route"],
         )

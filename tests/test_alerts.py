@@ -139,6 +139,17 @@ def test_the_trials_are_of_series_as_the_service_exposes_them(
             assert not series["values"].startswith("0"), f"never exposed at 0: {series}"
 
 
+def test_the_memory_alert_is_at_the_share_of_the_limit_that_it_names() -> None:
+    (rule,) = (rule for rule in ALERTS if rule["alert"] == "MNNMemory")
+    threshold = float(rule["expr"].rpartition(">")[2])
+    limit = re.search(r"MNN_MEMORY:-(\d+)g", (ROOT / "docker-compose.yml").read_text())
+    told = re.search(r"(\d+) % of the (\d+) GiB", (FOLDER / "alerts.yml").read_text())
+    assert limit is not None
+    assert told is not None
+    assert int(told[2]) == int(limit[1])
+    assert round(100 * threshold / (int(limit[1]) * 2**30)) == int(told[1])
+
+
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
 def test_each_alert_is_in_the_runbook(rule: dict[str, Any]) -> None:
     document, anchor = rule["annotations"]["runbook"].split("#")

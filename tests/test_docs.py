@@ -48,6 +48,12 @@ def test_every_metric_is_documented_and_no_other() -> None:
     assert documented == (served - {"mnn_model"}) | {"mnn_model_info"}
 
 
+def test_the_documents_and_make_help_agree_on_how_long_the_soak_tests_take() -> None:
+    told = re.search(r"^soak:.*; (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert told is not None
+    assert f"`make soak` ({told[1]}," in OPERATIONS
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_to_files_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
