@@ -60,6 +60,16 @@ def test_prometheus_takes_the_rules_and_the_configuration() -> None:
     promtool("check", "config", "prometheus.yml")
 
 
+def test_a_missed_evaluation_of_a_record_leaves_no_gap() -> None:
+    lookback_s = 5 * 60  # Prometheus's: a value that is older is none
+    recording = [group for group in RULES["groups"] if any("record" in r for r in group["rules"])]
+    assert recording
+    for group in recording:
+        minutes = re.fullmatch(r"(\d+)m", group["interval"])
+        assert minutes is not None
+        assert 3 * 60 * int(minutes[1]) < lookback_s
+
+
 def test_each_alert_fires_on_what_it_is_for_and_is_silent_before() -> None:
     promtool("test", "rules", "alerts_test.yml")
 
