@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
 from service.address import own_path
@@ -22,7 +23,7 @@ class Gate:
     Args:
         routes: Those that need the model and a place in the queue, all of them by POST.
         refusal: What a request to them is refused with at this moment, if it is, given how many
-            others have been let in and have yet to take their places in the queue.
+            others have arrived and have yet to take their places in the queue.
     """
 
     def __init__(
@@ -32,19 +33,23 @@ class Gate:
         self._routes = [route for route in routes if isinstance(route, Route)]
         self._refusal = refusal
         self._n_entering = 0
+        self._find = lru_cache(maxsize=64)(self._match)
 
     def ask(self, method: str, path: str) -> "Refused | Entry | None":
         """Whether a request may come in; None if it is none for pictures."""
         if method != "POST":
             return None
-        route = next((route for route in self._routes if route.path_regex.match(path)), None)
+        route = self._find(path)
         if route is None:
             return None
         refused = self._refusal(self._n_entering)
         return Entry(self) if refused is None else Refused(route, refused)
 
+    def _match(self, path: str) -> Route | None:
+        return next((route for route in self._routes if route.path_regex.match(path)), None)
+
     def count(self, change: int) -> None:
-        """One more has been let in, or has taken its place or left."""
+        """One more has arrived, or has taken its place or left."""
         self._n_entering += change
 
 
@@ -57,22 +62,29 @@ class Refused:
 
 
 class Entry:
-    """A request that has been let in, from then until it asks for its place in the queue.
+    """A request that has been let in, which counts from the end of its body to its place.
 
-    Many heads may come before the first of them gets so far: without it, all of these would be let
-    in for the same free place, and refused when their forms have been parsed.
+    Many may come before the first of them asks for its place in the queue: without it, all of these
+    would be let in for the same free place, and refused when their forms have been parsed. Before
+    its body is whole it does not count: clients that are slow would keep everybody else out.
     """
 
     def __init__(self, gate: Gate) -> None:
         """Let it in; see the class."""
         self._gate: Gate | None = gate
-        gate.count(1)
+        self._counts = False
+
+    def arrive(self) -> None:
+        """Its body is whole; to be called again does no harm."""
+        if self._gate is not None and not self._counts:
+            self._counts = True
+            self._gate.count(1)
 
     def end(self) -> None:
         """It asks for its place now, or has gone; to be called again does no harm."""
-        if self._gate is not None:
+        if self._gate is not None and self._counts:
             self._gate.count(-1)
-            self._gate = None
+        self._gate = None
 
     def __del__(self) -> None:
         """Whatever became of it: a place that nobody comes for is not kept."""
@@ -108,11 +120,20 @@ class Admission:
             await _refuse(found.why, scope, receive, send)
             return
         state[ENTRY] = found
-        try:
+        if found is None:
             await self._app(scope, receive, send)
+            return
+
+        async def receive_and_note() -> Message:
+            message = await receive()
+            if not message.get("more_body", False):
+                found.arrive()
+            return message
+
+        try:
+            await self._app(scope, receive_and_note, send)
         finally:
-            if found is not None:
-                found.end()
+            found.end()
 
 
 async def _refuse(refused: ProblemError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""Refusing on the wire, while the queue is full, what would be refused anyway.
+"""Refusing on the wire what would be refused anyway: the queue is full, or there is no model.
 
 Under a crowd most requests are refused, and each costs the event loop what is then missing to those
 that are let in. A small request for pictures, of the kind that a crowd sends, is refused by its
@@ -12,12 +12,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service import problems
 from service.admission import Entry, Gate, Refused
-from service.guard import Timing, choose_request_id, stamp
+from service.guard import choose_request_id
 from service.holder import ModelHolder
 from service.logs import with_fields
 from service.metrics import Metrics
+from service.raw import raw_answer
 
 __all__ = ["Express", "Refusal"]
 
@@ -69,7 +69,10 @@ class Express:
             return found
         given = dict(headers)
         length = given.get(b"content-length", b"")
-        if not (length.isdigit() and int(length) <= _LARGEST) or _NOT_SIMPLE & given.keys():
+        if (
+            not (length.isdigit() and len(length) < 10 and int(length) <= _LARGEST)
+            or _NOT_SIMPLE & given.keys()
+        ):
             return None
         request_id = choose_request_id(given.get(b"x-request-id", b"").decode("latin-1"))
         return Refusal(found, path, request_id, time.perf_counter())
@@ -90,15 +93,19 @@ class Express:
             keep: Whether the connection goes on.
         """
         route, why = refusal.refused.route, refusal.refused.why
-        scope = {"path": refusal.path, "state": {"request_id": refusal.request_id}}
-        response = problems.response(scope, why.status_code, why.detail, why.headers)
         seconds = time.perf_counter() - refusal.began
-        stamp(response.headers, refusal.request_id, Timing(), seconds, close=not keep)
         self._metrics.saw_request(route.path_format, "POST", why.status_code, seconds)
         self._tell()
-        lines = [b": ".join(header) for header in (*default, *response.raw_headers)]
-        status = b"HTTP/1.1 %d Refused" % why.status_code
-        return b"\r\n".join([status, *lines, b"", response.body])
+        return raw_answer(
+            refusal.path,
+            refusal.request_id,
+            why.status_code,
+            why.detail,
+            headers=why.headers,
+            default=default,
+            seconds=seconds,
+            close=not keep,
+        )
 
     def _tell(self) -> None:
         """Log how many were refused, once a second."""

@@ -23,7 +23,7 @@ from service.logs import ANSWERED, REQUEST_ID, with_fields
 from service.metrics import Metrics
 from service.problems import ProblemError
 
-__all__ = ["Guard", "Timing", "choose_request_id", "stamp"]
+__all__ = ["Guard", "Timing", "choose_request_id", "log_answer", "server_timing", "stamp"]
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _FORM_OVERHEAD = 64 * 1024  # boundaries and part headers around one file
@@ -58,12 +58,17 @@ def stamp(
 ) -> None:
     """Set the headers that every answer carries; `close` has the next request go elsewhere."""
     headers["X-Request-ID"] = request_id
-    headers["Server-Timing"] = (
+    headers["Server-Timing"] = server_timing(timing, seconds)
+    if close:
+        headers["Connection"] = "close"
+
+
+def server_timing(timing: Timing, seconds: float) -> str:
+    """The header that tells where a request's time went."""
+    return (
         f"queue;dur={timing.queue_ms:.2f}, compute;dur={timing.compute_ms:.2f}, "
         f"total;dur={1000 * seconds:.2f}"
     )
-    if close:
-        headers["Connection"] = "close"
 
 
 class Guard:
@@ -144,7 +149,7 @@ class Guard:
             await answer(scope, receive, send_with_headers)
         finally:
             body.release()
-            _log_answer(scope, status, timing, told, time.perf_counter() - started)
+            log_answer(scope, status, timing, told, time.perf_counter() - started)
 
     def _limit(self, path: str) -> int:
         if path.rstrip("/").endswith("/batch"):
@@ -160,7 +165,7 @@ def _route(scope: Scope) -> str:
     return str(getattr(route, "path_format", None) or getattr(route, "path", "none"))
 
 
-def _log_answer(
+def log_answer(
     scope: Scope, status: int | None, timing: Timing, told: dict[str, object], seconds: float
 ) -> None:
     """One line for a request: where it went, what came of it, where its time went."""

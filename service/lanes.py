@@ -151,7 +151,7 @@ class Lanes(Generic[Q, P, A]):
 
         Args:
             n: How many pictures.
-            before: How many others have been let in and have yet to ask for their places.
+            before: How many others have arrived and have yet to ask for their places.
 
         Returns:
             413 if there can never be; 429 if there is none now, or if what waits already takes too
@@ -167,7 +167,8 @@ class Lanes(Generic[Q, P, A]):
                 413, f"{n} pictures at once are more than {room}; send smaller batches."
             )
         wait_s = self._pending * self._usual_s / self.n_lanes
-        if self._pending + before + n > room:
+        waiting = self._pending + before
+        if waiting + n > room:
             told = f"{self._queue:,} may"
         elif wait_s > _MOST_OF_TIMEOUT * self._timeout_s:
             told = f"that takes {wait_s:.1f} s of the {self._timeout_s:g} s for an answer"
@@ -175,7 +176,7 @@ class Lanes(Generic[Q, P, A]):
             return None
         return ProblemError(
             429,
-            f"{self._pending:,} pictures are waiting and {told}; try again after the seconds in "
+            f"{waiting:,} pictures are waiting and {told}; try again after the seconds in "
             "Retry-After.",
             {"Retry-After": str(min(max(math.ceil(wait_s), 1), 60))},
         )

@@ -48,6 +48,8 @@ class Server(uvicorn.Server):
                 port=settings.port,
                 log_level=settings.log_level,
                 log_config=None,
+                ws="none",
+                proxy_headers=False,  # the log tells who has connected, not whom a client names
                 access_log=False,  # the guard tells more of each request
                 server_header=False,
                 # A client that does not read its answer must not hold up a stop for ever.

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import httpx
 import numpy as np
@@ -24,9 +24,10 @@ from service.bounds import ByteBudget, PixelBudget
 from service.holder import Served, load_served
 from service.problems import ProblemError
 from service.server import Server as OwnServer
+from service.wire import MOST_BEHIND
 from tests.conftest import Server, encoded, free_port, tiny_checkpoint
 from tests.service.test_bad_input import check_problem, read_answer
-from tests.service.test_drain import begin_request
+from tests.service.test_drain import begin_request, receive_all
 from tests.service.test_faults import FailingEngine, running, serving
 
 MIB = 2**20
@@ -85,9 +86,10 @@ def test_where_the_queue_is_full_a_body_is_refused_before_it_is_looked_at() -> N
 
 
 @contextmanager
-def full_server() -> Iterator[tuple[httpx.Client, FastAPI]]:
+def full_server(**told: float) -> Iterator[tuple[httpx.Client, FastAPI]]:
     """The same behind the connections of `python -m service`, which refuse by the head."""
-    settings = Settings(device="cpu", lanes=1, queue=1, port=free_port(), drain_wait_s=0)
+    common = {"device": "cpu", "lanes": 1, "queue": 1, "drain_wait_s": 0}
+    settings = Settings.model_validate({**common, "port": free_port(), **told})
     app = create_app(settings)
     server = OwnServer(app, settings)
     with serving(server, settings.port) as client, taken(client, app):
@@ -178,23 +180,111 @@ def test_what_is_no_simple_request_goes_the_ordinary_way() -> None:
 
 
 def test_many_heads_at_once_are_let_in_for_as_many_places_as_there_are() -> None:
-    free = [3]
+    free = 3
 
     def refusal(n_entering: int) -> ProblemError | None:
-        return ProblemError(429, "full") if n_entering >= free[0] else None
+        return ProblemError(429, "full") if n_entering >= free else None
 
     gate = Gate([Route("/predict", lambda _: None, methods=["POST"])], refusal)  # type: ignore[arg-type,return-value]
-    asked = [gate.ask("POST", "/predict") for _ in range(5)]
-    entries = [entry for entry in asked if isinstance(entry, Entry)]
+
+    def come() -> Entry | Refused | None:
+        found = gate.ask("POST", "/predict")
+        if isinstance(found, Entry):
+            found.arrive()
+            found.arrive()  # it counts once
+        return found
+
+    on_their_way = [gate.ask("POST", "/predict") for _ in range(5)]  # keep nobody out
+    entries = [entry for entry in [come() for _ in range(5)] if isinstance(entry, Entry)]
     assert len(entries) == 3
+    assert [type(entry) for entry in on_their_way] == [Entry] * 5
     entries[0].end()
     entries[0].end()  # once is enough
-    assert isinstance(gate.ask("POST", "/predict"), Entry)  # gone at once, and its place with it
-    later = gate.ask("POST", "/predict")
+    entries[0].arrive()  # it has gone
+    assert isinstance(come(), Entry)  # gone at once, and its place with it
+    later = come()
     assert isinstance(later, Entry)
-    assert isinstance(gate.ask("POST", "/predict"), Refused)
+    assert isinstance(come(), Refused)
     assert gate.ask("GET", "/predict") is None
     assert gate.ask("POST", "/elsewhere") is None
+
+
+def test_heads_whose_bodies_do_not_come_keep_nobody_out(
+    make_server: Callable[..., Server], seven_png: bytes
+) -> None:
+    server = make_server(device="cpu", draws=40, lanes=1, queue=2)
+    with ExitStack() as stack, server.client() as client:
+        for _ in range(12):
+            stack.enter_context(begin_request(server, seven_png)[0])
+        time.sleep(0.2)
+        for _ in range(3):
+            assert client.post("/predict", files={"file": seven_png}).status_code == 200
+
+
+@contextmanager
+def on_the_wire(client: httpx.Client) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", client.base_url.port or 0), 20) as sock:
+        yield sock
+
+
+def refusable(*fields: str, body: bytes = b"") -> bytes:
+    length = max(len(body), 10) if fields else len(body)
+    lines = ["POST /predict HTTP/1.1", "Host: x", f"Content-Length: {length}", *fields]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
+
+
+def test_a_refused_request_whose_body_does_not_come_is_told_so() -> None:
+    with full_server(body_timeout_s=1) as (client, _), on_the_wire(client) as sock:
+        sock.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+        answer = read_answer(sock)
+        check_problem(answer, 429)
+        assert answer.headers["connection"] == "close"
+        assert sock.recv(1) == b""
+        assert 'status="429"} 1.0' in client.get("/metrics").text
+
+
+def test_many_requests_at_once_are_refused_in_their_order() -> None:
+    with full_server() as (client, _), on_the_wire(client) as sock:
+        names = [f"n-{i}" for i in range(20)]
+        sock.sendall(b"".join(refusable(f"X-Request-ID: {name}", body=b"x" * 10) for name in names))
+        answered = sock.makefile("rb")
+        for name in names:
+            head, length = [], 0
+            while line := answered.readline().strip().lower():
+                head.append(line)
+                if line.startswith(b"content-length: "):
+                    length = int(line.split()[1])
+            assert head[0].startswith(b"http/1.1 429")
+            assert f"x-request-id: {name}".encode() in head
+            answered.read(length)
+
+
+def test_nothing_is_answered_after_the_last_request_of_a_connection() -> None:
+    with full_server() as (client, _), on_the_wire(client) as sock:
+        sock.sendall(refusable("Connection: close", body=b"x" * 10) * 5)
+        answered = receive_all(sock)
+        assert answered.count(b"HTTP/1.1 429") == 1
+        assert 'status="429"} 1.0' in client.get("/metrics").text
+
+
+def test_who_asks_too_much_at_once_is_read_no_more() -> None:
+    """Else what one client asks, and is answered, would fill the memory."""
+    with full_server() as (client, _), on_the_wire(client) as sock:
+        sock.sendall(refusable() * 2000)
+        answered = receive_all(sock)
+        assert answered.count(b"HTTP/1.1 429") == MOST_BEHIND + 2  # refused by its head; asked
+        assert answered.count(b"connection: close") == 1
+        assert client.get("/health/live").status_code == 200
+        assert f'status="429"}} {MOST_BEHIND + 2}.0' in client.get("/metrics").text
+
+
+def test_a_request_that_begins_behind_a_refused_one_has_its_own_time() -> None:
+    with full_server() as (client, _), on_the_wire(client) as sock:
+        sock.sendall(refusable() + refusable("Origin: https://other.example"))
+        check_problem(read_answer(sock), 429)
+        time.sleep(5.5)  # longer than a connection without a request is kept
+        sock.sendall(b"x" * 10)
+        check_problem(read_answer(sock), 429)
 
 
 def test_nobody_is_let_in_for_ever() -> None:

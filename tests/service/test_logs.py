@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,11 @@ def logged(make_server: Callable[..., Server]) -> Server:
 
 
 def of_request(server: Server, request_id: str) -> dict[str, Any]:
-    (line,) = [line for line in server.logged() if line.get("request_id") == request_id]
+    deadline = time.monotonic() + 5  # it is written when the answer has been sent
+    while not (lines := [line for line in server.logged() if line.get("request_id") == request_id]):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    (line,) = lines
     return line
 
 

@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 __all__ = ["Abandoned", "Address", "Answer", "End", "Load", "counted", "digest", "percentile_ms"]
 
@@ -99,9 +99,9 @@ class _Connection(asyncio.Protocol):
         self._flushed: asyncio.Event | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(high=0)  # so that what is written is known to be sent
-        self._transport, self.open = transport, True
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods alone
+        self._transport.set_write_buffer_limits(high=0)  # what is written is known to be sent
+        self.open = True
 
     def pause_writing(self) -> None:
         self._flushed = asyncio.Event()
