@@ -1,6 +1,5 @@
 """All sorts of requests, tens of thousands of them: the service holds no more than before."""
 
-import asyncio
 import random
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from PIL import Image
 from tests.conftest import ROOT, Server, encoded
 from tests.soak.conftest import address, choose, progress
 from tests.soak.figures import Figures
-from tests.soak.load import Abandoned, Answer, End, Load, counted
+from tests.soak.load import Abandoned, Answer, End, Load, counted, run
 from tests.soak.process import Holdings, holdings
 from tests.soak.traffic import form, mixed
 
@@ -93,7 +92,7 @@ def test_after_very_many_requests_nothing_is_held_that_was_not_held_before(
     def ask(number: int) -> list[Answer]:
         with progress(number, "mixed requests") as bar:
             load = Load(address(server), requests, seen=lambda _: bar.update())
-            return asyncio.run(load.closed_loop(CLIENTS, number=number))
+            return run(load.closed_loop(CLIENTS, number=number))
 
     answers = ask(FIRST)
     before = at_rest(server)

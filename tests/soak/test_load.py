@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import free_port
 from tests.soak.figures import Figures, Row
-from tests.soak.load import Abandoned, Address, End, Load, counted, percentile_ms
+from tests.soak.load import Abandoned, Address, End, Load, counted, percentile_ms, run
 from tests.soak.test_reloads import slope_kb
 from tests.soak.traffic import form, get, mixed
 
@@ -85,7 +85,7 @@ def test_a_closed_loop_keeps_its_connections_and_asks_each_request_in_turn() -> 
         assert sorted(answer.index for answer in answers) == list(range(12))
         assert len({answer.kept for answer in answers if answer.status == 200}) == 1
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_without_keep_alive_each_request_opens_a_connection() -> None:
@@ -94,7 +94,7 @@ def test_without_keep_alive_each_request_opens_a_connection() -> None:
             await Load(where, [get("/")], keep_alive=False).closed_loop(1, number=5)
         assert connections == [1] * 5
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 @pytest.mark.parametrize(
@@ -114,11 +114,11 @@ def test_an_answer_is_whole_or_lost(answer: bytes, expected: tuple[int, End]) ->
         assert [(each.status, each.end) for each in answers] == [expected] * 3
         assert len(connections) == 3
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_where_nobody_listens_is_refused() -> None:
-    (answer,) = asyncio.run(Load(("127.0.0.1", free_port()), [get("/")]).closed_loop(1, number=1))
+    (answer,) = run(Load(("127.0.0.1", free_port()), [get("/")]).closed_loop(1, number=1))
     assert (answer.status, answer.end) == (0, End.REFUSED)
     assert math.isnan(answer.connected)
     assert counted([answer]) == {"refused": 1}
@@ -132,7 +132,7 @@ def test_what_never_comes_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
             (answer,) = await Load(where, [get("/")]).closed_loop(1, number=1)
         assert (answer.status, answer.end) == (0, End.LATE)
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_an_open_loop_sends_on_schedule_and_counts_waiting_from_when_it_was_due() -> None:
@@ -152,7 +152,7 @@ def test_an_open_loop_sends_on_schedule_and_counts_waiting_from_when_it_was_due(
         assert answers[-1].latency_s >= 30 * 0.05 - 0.58
         assert percentile_ms(answers, 99) == 1000 * answers[-1].latency_s
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_a_client_that_leaves_is_told_from_one_that_was_lost() -> None:
@@ -164,7 +164,7 @@ def test_a_client_that_leaves_is_told_from_one_that_was_lost() -> None:
             assert [answer.end for answer in answers] == [End.LEFT] * 2
             assert connections == [0, 1]
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_percentiles_are_answers_that_were_given() -> None:
@@ -176,7 +176,7 @@ def test_percentiles_are_answers_that_were_given() -> None:
         assert percentile_ms(answers, 99) == 1000 * latencies[9]
         assert math.isnan(percentile_ms([], 99))
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_requests_are_whole_and_their_lengths_are_right() -> None:

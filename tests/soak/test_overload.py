@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import Server
 from tests.soak.conftest import address, choose, progress
 from tests.soak.figures import Figures
-from tests.soak.load import Answer, Load, counted, percentile_ms
+from tests.soak.load import Answer, Load, counted, percentile_ms, run
 from tests.soak.process import rss_kb
 from tests.soak.traffic import form, get
 
@@ -53,11 +53,11 @@ def test_three_times_the_capacity_costs_nobody_who_is_let_in(
     found = figures(f"{TIMES} × capacity for {SECONDS} s, queue {QUEUE:,}")
     server = make_server(device="cpu", queue=QUEUE)
     request = form("/predict", seven_png)
-    asyncio.run(Load(address(server), [request]).closed_loop(32, number=200))  # warm
-    alone = asyncio.run(Load(address(server), [request]).closed_loop(32, seconds=MEASURING_S))
+    run(Load(address(server), [request]).closed_loop(32, number=200))  # warm
+    alone = run(Load(address(server), [request]).closed_loop(32, seconds=MEASURING_S))
     capacity = len(alone) / MEASURING_S
     began = time.monotonic()
-    asked, probed, memory = asyncio.run(overload(server, request, TIMES * capacity))
+    asked, probed, memory = run(overload(server, request, TIMES * capacity))
     server.stop()
 
     good = [answer for answer in asked if answer.status == 200]

@@ -16,7 +16,7 @@ from model.checkpoint import SHIPPED, Checkpoint
 from tests.conftest import Server, spoil
 from tests.soak.conftest import LONG, address, choose, progress
 from tests.soak.figures import Figures
-from tests.soak.load import Address, Answer, Load, digest
+from tests.soak.load import Address, Answer, Load, digest, run
 from tests.soak.process import rss_kb
 from tests.soak.traffic import form, get, post
 
@@ -185,7 +185,7 @@ def test_reloads_under_load_cost_no_answer_and_no_memory(
         over.set()
         return await asking
 
-    answers = asyncio.run(both())
+    answers = run(both())
     code = server.stop()
 
     failed = [answer for answer in answers if answer.status != 200]

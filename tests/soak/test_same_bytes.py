@@ -1,6 +1,5 @@
 """What is asked beside others is answered by the very bytes that it gets alone."""
 
-import asyncio
 import random
 from collections.abc import Callable
 
@@ -9,7 +8,7 @@ import pytest
 from tests.conftest import Server
 from tests.soak.conftest import address, choose, progress
 from tests.soak.figures import Figures
-from tests.soak.load import Load
+from tests.soak.load import Load, run
 from tests.soak.traffic import mixed
 
 pytestmark = pytest.mark.soak
@@ -31,7 +30,7 @@ def test_answers_under_concurrency_are_those_that_come_alone(
         def ask(indices: list[int], clients: int) -> list[tuple[int, int, object]]:
             requests = [asked[i].request for i in indices]
             load = Load(address(server), requests, seen=lambda _: bar.update())
-            answers = asyncio.run(load.closed_loop(clients, number=len(requests)))
+            answers = run(load.closed_loop(clients, number=len(requests)))
             return [(indices[answer.index], answer.status, answer.kept) for answer in answers]
 
         alone = {i: (status, body) for i, status, body in ask(list(range(len(asked))), 1)}

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import Server
 from tests.soak.conftest import address, choose
 from tests.soak.figures import Figures
-from tests.soak.load import Address, Answer, Load, percentile_ms
+from tests.soak.load import Address, Answer, Load, percentile_ms, run
 from tests.soak.process import holdings
 from tests.soak.traffic import form, get
 
@@ -83,7 +83,7 @@ def test_slow_clients_are_cut_off_and_slow_nobody_down(
 ) -> None:
     found = figures(f"{SLOW} clients sending a byte every {BYTE_EVERY_S:g} s")
     server = make_server(device="cpu", body_timeout_s=BODY_TIMEOUT_S)
-    without, beside, ends, (before, amid) = asyncio.run(asked_beside(server, seven_png))
+    without, beside, ends, (before, amid) = run(asked_beside(server, seven_png))
     deadline = time.monotonic() + 10
     while (after := len(holdings(server.process.pid).descriptors)) > before:
         if time.monotonic() > deadline:

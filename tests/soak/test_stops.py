@@ -12,7 +12,7 @@ import yaml
 from tests.conftest import ROOT, Server
 from tests.soak.conftest import address, choose, progress
 from tests.soak.figures import Figures
-from tests.soak.load import Address, Answer, End, Load, counted
+from tests.soak.load import Address, Answer, End, Load, counted, run
 from tests.soak.traffic import form, get
 
 pytestmark = pytest.mark.soak
@@ -123,7 +123,7 @@ def test_a_stop_under_load_loses_no_request_that_was_accepted(
     with progress(STOPS, "stops") as bar:
         for _ in range(STOPS):
             server = make_server(device="cpu", drain_wait_s=DRAIN_WAIT_S)
-            stops.append(asyncio.run(stopped_under_load(server, form("/predict", seven_png))))
+            stops.append(run(stopped_under_load(server, form("/predict", seven_png))))
             codes.add(server.process.returncode)
             bar.update()
     predictions = [answer for stop in stops for answer in stop.predictions]
