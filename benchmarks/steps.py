@@ -18,7 +18,7 @@ from training.config import PRESETS
 from training.data import Mnist
 from training.fit import FitConfig, Fitter, new_network
 
-__all__ = ["step_rows"]
+__all__ = ["endless", "step_rows"]
 
 _BLOCK = 16  # steps timed together
 _PIPELINE = "data pipeline alone"
@@ -40,7 +40,7 @@ def step_rows(images: Tensor, labels: Tensor, *, rounds: int) -> list[Row]:
     for distorted in (True, False):
         used = config if distorted else replace(config, augmentation=None)
         fits = _fits(used, images, labels)
-        contenders |= {(distorted, name): _endless(fit) for name, fit in fits.items()}
+        contenders |= {(distorted, name): endless(fit) for name, fit in fits.items()}
         contenders[distorted, _PIPELINE] = _pipeline(used, images, labels)
     times: dict[tuple[bool, str], list[float]] = {key: [] for key in contenders}
     turns = list(itertools.product(range(rounds + 1), contenders))
@@ -76,7 +76,8 @@ def _fits(config: FitConfig, images: Tensor, labels: Tensor) -> dict[str, Fit]:
     return fits
 
 
-def _endless(fit: Fit) -> Iterator[object]:
+def endless(fit: Fit) -> Iterator[object]:
+    """Run epoch after epoch; each step gives something."""
     while True:
         yield from fit.run_epoch()
 
