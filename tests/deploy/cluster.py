@@ -26,6 +26,7 @@ Json = dict[str, Any]
 
 APPLICATION, DEPLOYMENT = "digits", "DigitReader"
 TIMEOUT_S = 90
+PARENT = os.getppid()
 NODE = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 
@@ -130,6 +131,8 @@ class Driver:
 def _until(look: Callable[[], Json], enough: Callable[[Json], bool], timeout_s: float) -> Json:
     deadline = time.monotonic() + timeout_s
     while not enough(found := look()):
+        if os.getppid() != PARENT:
+            raise SystemExit("whoever wanted to know is gone")
         if time.monotonic() > deadline:
             raise TimeoutError(f"{found}")
         time.sleep(0.1)

@@ -199,11 +199,12 @@ def test_weights_that_cannot_be_used_change_nothing_and_every_replica_tells_why(
     load = Load(deployed.address, answers)
 
     def rolled_out() -> dict[str, Any]:
-        for config in ({"checkpoint": str(weights["broken"])}, {"chekpoint": "misspelt"}):
-            deployed.do("roll_out", user_config=config)
-        deployed.do("roll_out", user_config={"checkpoint": str(weights["broken"])})
-        status: dict[str, Any] = deployed.do("wait", replicas=2)
-        return status
+        broken = {"checkpoint": str(weights["broken"])}
+        for config in (broken, {"chekpoint": "misspelt"}, broken):
+            status: dict[str, Any] = deployed.do("roll_out", user_config=config)
+            assert status["application"][0] == "RUNNING", status
+        settled: dict[str, Any] = deployed.do("wait", replicas=2)
+        return settled
 
     after = under_load(load, rolled_out)
     load.check()
