@@ -15,6 +15,7 @@ import ray
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ray import serve
+from ray.serve import metrics
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -133,6 +134,19 @@ class Replica:
     app: FastAPI
     _rolled_out = False
 
+    def __init__(self) -> None:
+        """Serve nothing yet."""
+        # Ray's own metrics, since `GET /metrics` through its proxy is another replica's each time.
+        self._serves = metrics.Gauge(
+            "mnn_serves",
+            description="1 for the version that a replica serves, 0 for those before.",
+            tag_keys=("version",),
+        )
+        self._refused = metrics.Gauge(
+            "mnn_refused_rollout",
+            description="1 where a replica could not take what was last rolled out.",
+        )
+
     async def reconfigure(self, config: Mapping[str, Any]) -> None:
         """Serve the weights of a new `user_config`.
 
@@ -148,6 +162,7 @@ class Replica:
         refresher: Refresher | None = self.app.state.refresher
         if refresher is None:
             raise RuntimeError("the service has not started; its log says why")
+        before = holder.get().classifier.version
         try:
             await refresher.follow(Rollout.model_validate(config).checkpoint)
         except ReloadError:
@@ -160,6 +175,9 @@ class Replica:
             holder.refresh_error = "the deployment's user_config is not one of this application"
         else:
             self._rolled_out = True
+        self._serves.set(0, {"version": before})
+        self._serves.set(1, {"version": holder.get().classifier.version})
+        self._refused.set(0 if holder.refresh_error is None else 1)
 
     async def check_health(self) -> None:
         """Do as `GET /health/ready` does.

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import ray
 import yaml
 from ray import serve
@@ -27,14 +28,15 @@ Json = dict[str, Any]
 APPLICATION, DEPLOYMENT = "digits", "DigitReader"
 TIMEOUT_S = 90
 PARENT = os.getppid()
-NODE = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
+NODE: Json = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
+HEAD = {"num_cpus": 0, "_system_config": {"metrics_report_interval_ms": 500}, **NODE}
 
 
 class Driver:
     """The cluster: a head without CPUs, for the proxy and the controller, and workers of one."""
 
     def __init__(self) -> None:
-        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **NODE})
+        self._cluster = Cluster(initialize_head=True, head_node_args=HEAD)
         self._nodes: dict[str, Any] = {}  # workers, by their ids
         self._config: Json = yaml.safe_load((ROOT / "deploy" / "ray.yaml").read_text())
         # One proxy: those of the other nodes would want the same port of the same machine.
@@ -110,6 +112,16 @@ class Driver:
         return _until(
             self.status, lambda status: text in (status["deployment"][1] or ""), TIMEOUT_S
         )
+
+    def metrics(self) -> str:
+        """What all nodes tell Prometheus of the service."""
+        told = [
+            httpx.get(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}").text
+            for node in ray.nodes()
+            if node["Alive"]
+        ]
+        lines = "\n".join(told).splitlines()
+        return "".join(f"{line}\n" for line in lines if line.startswith("ray_mnn_"))
 
     def kill_replica(self, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)

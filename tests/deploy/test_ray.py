@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from model import load_checkpoint, save_checkpoint
 from model.checkpoint import SHIPPED
@@ -162,6 +163,22 @@ def deployed(cluster: Cluster, weights: dict[str, Path]) -> Iterator[Cluster]:
     cluster.changed()
 
 
+def until_told(cluster: Cluster, name: str, value: float) -> None:
+    """Wait until Ray's own metrics say the same of each replica."""
+    replicas = {replica["replica_id"] for replica in cluster.do("status")["replicas"]}
+    deadline = time.monotonic() + 20
+    found: dict[str, float] = {}
+    while found != dict.fromkeys(replicas, value):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
+        found = {
+            sample.labels["replica"]: sample.value
+            for family in text_string_to_metric_families(cluster.do("metrics"))
+            for sample in family.samples
+            if sample.name == f"ray_{name}" and sample.labels["replica"] in replicas
+        }
+
+
 def pids(status: dict[str, Any]) -> set[int]:
     return {replica["pid"] for replica in status["replicas"]}
 
@@ -215,6 +232,7 @@ def test_weights_that_cannot_be_used_change_nothing_and_every_replica_tells_why(
     errors = {model["refresh_error"] for model in described}
     assert len(errors) == 1
     assert "broken.safetensors" in errors.pop()
+    until_told(deployed, "mnn_refused_rollout", 1)
     # One that takes a lost one's place has nothing to go on with: Ray says why it cannot start.
     deployed.do("kill_replica", pid=next(iter(pids(after))))
     said = deployed.do("wait_for_message", text="broken.safetensors")
@@ -229,6 +247,7 @@ def test_weights_that_cannot_be_used_change_nothing_and_every_replica_tells_why(
     described = of_all_replicas(deployed, "/model")
     assert {model["refresh_error"] for model in described} == {None}
     assert len({model["version"] for model in described}) == 1
+    until_told(deployed, "mnn_refused_rollout", 0)
 
 
 def test_a_replica_that_is_killed_under_load_loses_nothing_that_is_asked_again(
