@@ -19,9 +19,9 @@ _ROOT = Path(__file__).parent.parent
 _TARGET = _ROOT / ".venv-peers"
 _PEERS = Path(__file__).parent / "peers.txt"
 
-# bentoml pins OpenTelemetry's instrumentation, which pins the API in its turn, one step behind
-# this project's; nothing that is measured depends on it.
-_NOT_CONSTRAINED = ("opentelemetry-api",)
+# bentoml pins OpenTelemetry's instrumentation, which pins these in its turn, one step behind this
+# project's; nothing that is measured depends on them.
+_NOT_CONSTRAINED = ("opentelemetry-api", "opentelemetry-sdk", "opentelemetry-semantic-conventions")
 
 _CHECK = "import bayesian_torch, bentoml, blitz, litserve, model, openvino, torch, torchbnn"
 
