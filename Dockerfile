@@ -27,6 +27,7 @@ FROM base AS package
 RUN pip install --no-cache-dir --constraint /build/constraints.txt setuptools
 WORKDIR /build
 COPY pyproject.toml README.md LICENSE ./
+COPY deploy/*.py deploy/
 COPY model model/
 COPY service service/
 COPY training training/

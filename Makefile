@@ -8,9 +8,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS_PYTHON := .venv-peers/bin/python
 PEERS := .venv-peers/.ready
+RAY := .venv-ray/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve train evaluate test test-slow soak test-docker lint type format check bench pictures notebooks controls clean
+.PHONY: help install serve train evaluate test test-slow soak test-docker test-ray lint type format check bench pictures notebooks controls clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,7 +37,7 @@ controls: $(READY) ## what the Bayesian network buys, beside simpler ways; takes
 	$(BIN)/python -m training.controls $(ARGS)
 
 test: $(READY) ## all tests but the slow ones
-	$(BIN)/python -m pytest -m 'not slow and not docker' --cov --cov-report= $(ARGS)
+	$(BIN)/python -m pytest -m 'not slow and not docker and not ray' --cov --cov-report= $(ARGS)
 	@$(BIN)/coverage report --skip-covered --precision=1 | tail -n 30
 
 test-slow: $(READY) ## the slow tests: a clean clone, training on MNIST
@@ -47,6 +48,13 @@ soak: $(READY) ## the long form of the tests under load and of stops; some twent
 
 test-docker: $(READY) ## the containers on a real Docker engine
 	$(BIN)/python -m pytest -m docker $(ARGS)
+
+$(RAY): $(READY) tests/deploy/make_environment.py
+	$(BIN)/python -m tests.deploy.make_environment
+	touch $@
+
+test-ray: $(RAY) ## the service on a Ray cluster of several nodes on this machine; five minutes
+	MNN_REQUIRE_RAY=1 .venv-ray/bin/python -m pytest -m ray $(ARGS)
 
 lint: $(READY) ## ruff: rules and format; hadolint
 	$(BIN)/ruff check .
@@ -83,4 +91,4 @@ notebooks: $(READY) ## run the notebooks in full and keep what they print and dr
 	$(BIN)/python -m notebooks.refresh $(ARGS)
 
 clean: ## remove the environment and all caches
-	rm -rf $(VENV) .venv-peers build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf $(VENV) .venv-peers .venv-ray build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
+from model.checkpoint import SHIPPED
 from model.errors import CheckpointError
 from service import problems
 from service.admission import Admission, Gate
@@ -32,6 +33,7 @@ _log = logging.getLogger("service")
 def create_app(
     settings: Settings | None = None,
     *,
+    rolled_out: bool = False,
     on_ready: Callable[[], None] = lambda: None,
     on_failed_start: Callable[[], None] = lambda: None,
 ) -> FastAPI:
@@ -42,10 +44,15 @@ def create_app(
 
     Args:
         settings: Read from the environment if None.
+        rolled_out: Whether the weights come by `app.state.refresher.follow` alone, from whoever
+            deploys several of these at once: it starts with the shipped ones, watches no file, and
+            refuses `POST /model/reload`.
         on_ready: Called once the model is served.
         on_failed_start: Called when the weights cannot be used, so that the server can stop.
     """
     settings = settings or Settings()
+    if rolled_out:
+        settings = settings.model_copy(update={"checkpoint": SHIPPED})
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -68,6 +75,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.settings = settings
+    app.state.rolled_out = rolled_out
     app.state.holder = ModelHolder()
     app.state.lanes = None  # made with the model, since their number depends on its device
     app.state.refresher = None  # made with the model
@@ -140,4 +148,5 @@ async def _load_and_watch(
     app.state.metrics.serves(served)
     announce(served, settings, "ready")
     on_ready()
-    await app.state.refresher.watch()
+    if not app.state.rolled_out:
+        await app.state.refresher.watch()

@@ -25,6 +25,7 @@ class Served:
 
     classifier: Classifier
     source: Literal["shipped", "file"]
+    path: Path = SHIPPED
 
 
 class ModelHolder:
@@ -88,7 +89,7 @@ def load_served(settings: Settings) -> Served:
         path, n_draws=settings.draws, device=settings.device, threads=settings.lanes or None
     )
     classifier.probabilities(np.zeros((1, SIDE, SIDE), np.uint8))
-    return Served(classifier, source)
+    return Served(classifier, source, path)
 
 
 def announce(served: Served, settings: Settings, event: Literal["ready", "refreshed"]) -> None:
@@ -99,7 +100,7 @@ def announce(served: Served, settings: Settings, event: Literal["ready", "refres
         event,
         checkpoint.name,
         classifier.version,
-        "shipped" if served.source == "shipped" else settings.checkpoint,
+        "shipped" if served.source == "shipped" else served.path,
         settings.draws,
         classifier.engine.name,
         classifier.engine.device,
@@ -119,6 +120,8 @@ def announce(served: Served, settings: Settings, event: Literal["ready", "refres
 
 
 def _choose(settings: Settings) -> tuple[Path, Literal["shipped", "file"]]:
+    if settings.checkpoint == SHIPPED:
+        return SHIPPED, "shipped"
     try:
         settings.checkpoint.stat()
     except FileNotFoundError:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
 
+from model.checkpoint import SHIPPED
 from model.errors import CheckpointError
 from service.collector import give_back
 from service.holder import ModelHolder, Served, announce, load_served
@@ -42,7 +43,7 @@ class CheckpointFile:
 
     def __init__(self, settings: Settings) -> None:
         """Nothing is looked at yet; see the class."""
-        self._settings = settings
+        self.settings = settings
         self._loaded: _Identity | None = None
         # Always the same thread: the system's allocator keeps memory for each that has loaded.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -64,8 +65,8 @@ class CheckpointFile:
             RuntimeError: If the device is not available.
         """
         # Before reading: a change in between is then seen as one at the next look.
-        self._loaded = _identity(self._settings.checkpoint)
-        return load_served(self._settings)
+        self._loaded = _identity(self.settings.checkpoint)
+        return load_served(self.settings)
 
     def forget(self) -> None:
         """Take the file for a changed one at the next look."""
@@ -73,7 +74,7 @@ class CheckpointFile:
 
     def has_changed(self) -> bool:
         """Whether the file is another than at the last `load`, well or badly as that went."""
-        return _identity(self._settings.checkpoint) != self._loaded
+        return _identity(self.settings.checkpoint) != self._loaded
 
 
 class Refresher:
@@ -108,6 +109,25 @@ class Refresher:
         async with self._lock:
             return await self._reload()
 
+    async def follow(self, checkpoint: Path | None) -> Served:
+        """Serve the weights of another file from now on, or the shipped ones if None.
+
+        Nothing stands in for a file that is missing.
+
+        Raises:
+            ReloadError: If it cannot be used; the file before is kept to, and the old model served.
+        """
+        async with self._lock:
+            before = self._file.settings
+            self._file.settings = before.model_copy(
+                update={"checkpoint": checkpoint or SHIPPED, "allow_shipped": False}
+            )
+            try:
+                return await self._reload()
+            except ReloadError:
+                self._file.settings = before
+                raise
+
     async def watch(self) -> None:
         """Look at the file every `watch_interval_s` and serve its news; runs until cancelled.
 
@@ -128,7 +148,7 @@ class Refresher:
             served = await self._file.fetch()
         except Exception as error:
             # What clients may read names the file, never its folder.
-            path = self._settings.checkpoint
+            path = self._file.settings.checkpoint
             told = isinstance(error, CheckpointError)
             reason = str(error).replace(str(path), path.name) if told else _FAULT
             if reason != holder.refresh_error:  # once, not at every try

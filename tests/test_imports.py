@@ -19,6 +19,7 @@ ALLOWED = {
         "model", "numpy", "PIL", "fastapi", "starlette", "uvicorn", "pydantic", "pydantic_settings",
         "prometheus_client",
     },
+    "deploy": {"service", "fastapi", "starlette", "pydantic", "ray"},
 }  # fmt: skip
 
 # What answering on a CPU needs must not need torch.

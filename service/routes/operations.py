@@ -44,6 +44,10 @@ async def reload(request: Request) -> ModelName:
     """
     holder: ModelHolder = request.app.state.holder
     holder.get()
+    if request.app.state.rolled_out:
+        raise ProblemError(
+            409, "The weights of this service are rolled out with its deployment, and only so."
+        )
     refresher: Refresher = request.app.state.refresher
     try:
         served = await refresher.reload()

@@ -5,11 +5,9 @@ from pathlib import Path
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 
-from model.checkpoint import SHIPPED
 from service.assets import read_assets, send, shield
 from service.holder import ModelHolder
 from service.problems import ProblemError, responses
-from service.settings import Settings
 
 __all__ = ["router"]
 
@@ -48,12 +46,10 @@ def report(request: Request) -> Response:
     """The report on the model that is served, as HTML: what made it, and how good it is."""
     holder: ModelHolder = request.app.state.holder
     served = holder.get()
-    settings: Settings = request.app.state.settings
-    weights = SHIPPED if served.source == "shipped" else settings.checkpoint
     checkpoint = served.classifier.checkpoint
     # Written with the draws that the rule was calibrated with, however many are served.
     version = checkpoint.version(checkpoint.selective.n_draws)
-    found = _read_report(weights.with_suffix(".html"))
+    found = _read_report(served.path.with_suffix(".html"))
     if found is None or version.encode() not in found:
         raise ProblemError(
             404,

@@ -12,10 +12,10 @@ import pytest
 
 from model import save_checkpoint
 from model.checkpoint import SHIPPED
-from service import Settings
+from service import Settings, create_app
 from service.holder import ModelHolder, Served, load_served
 from service.metrics import Metrics
-from service.watch import CheckpointFile, Refresher
+from service.watch import CheckpointFile, Refresher, ReloadError
 from tests.conftest import TINY, Server, spoil, tiny_checkpoint
 
 INTERVAL_S = 0.05
@@ -264,3 +264,54 @@ def test_reloads_come_one_after_the_other(path: Path, monkeypatch: pytest.Monkey
 
     asyncio.run(together())
     assert most == 1
+
+
+# Rolled out, by whoever deploys several services at once
+
+
+def test_what_is_rolled_out_is_served_and_a_refused_file_leaves_the_one_before(
+    path: Path, tmp_path: Path
+) -> None:
+    other, absent = tmp_path / "other.safetensors", tmp_path / "absent.safetensors"
+    save_checkpoint(tiny_checkpoint(), path)
+    save_checkpoint(tiny_checkpoint(threshold=1.0), other)
+    other.with_suffix(".html").write_text(tiny_checkpoint(threshold=1.0).version(20))
+    ready = asyncio.Event()
+    settings = Settings(
+        draws=40, device="cpu", api_key=KEY, watch_interval_s=0.01, checkpoint=absent
+    )
+    app = create_app(settings, rolled_out=True, on_ready=ready.set)
+
+    async def roll_out() -> None:
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+        ):
+            await ready.wait()
+            model = (await client.get("/model")).json()
+            assert (model["source"], model["refresh_error"]) == ("shipped", None)
+            refresher: Refresher = app.state.refresher
+            first = await refresher.follow(path)
+            assert (first.source, first.path) == ("file", path)
+            assert (await client.get("/model")).json()["version"] == first.classifier.version
+            for unusable in (absent, tmp_path):
+                with pytest.raises(ReloadError):
+                    await refresher.follow(unusable)
+                model = (await client.get("/model")).json()
+                assert model["version"] == first.classifier.version
+                assert model["refresh_error"].startswith(unusable.name)
+            assert (await refresher.reload()).path == path
+            second = await refresher.follow(other)
+            assert second.classifier.version != first.classifier.version
+            assert (await client.get("/model/report")).status_code == 200
+            save_checkpoint(tiny_checkpoint(threshold=1.5), other)
+            await asyncio.sleep(0.2)
+            model = (await client.get("/model")).json()
+            assert (model["version"], model["refresh_error"]) == (second.classifier.version, None)
+            refused = await client.post("/model/reload", headers=BEARER)
+            assert refused.status_code == 409
+            assert "rolled out" in refused.json()["detail"]
+            assert (await refresher.follow(None)).source == "shipped"
+
+    asyncio.run(asyncio.wait_for(roll_out(), 30))
