@@ -26,6 +26,15 @@ from service.watch import CheckpointFile, Refresher
 
 __all__ = ["create_app"]
 
+_ROUTERS = (
+    predict.router,
+    inference.router,
+    inference.infer_router,
+    operations.router,
+    page.router,
+    docs.router,
+)
+
 _log = logging.getLogger("service")
 
 
@@ -77,12 +86,8 @@ def create_app(
     )
     app.state.reading = asyncio.Lock()  # large bodies of tensors, one after another
     problems.add_handlers(app)
-    app.include_router(predict.router)
-    app.include_router(inference.router)
-    app.include_router(inference.infer_router)
-    app.include_router(operations.router)
-    app.include_router(page.router)
-    app.include_router(docs.router)
+    for router in _ROUTERS:
+        app.include_router(router)
     complete_document(app, settings)
     # The last that is added stands outermost: every answer gets its id and is counted, and pages of
     # listed origins may read a refusal, too.
@@ -91,7 +96,8 @@ def create_app(
         lambda n_entering: _refusal(app, n_entering),
     )
     app.add_middleware(Admission, gate=app.state.gate)
-    app.add_middleware(Keys, api_key=settings.api_key, for_all=settings.key_for_all)
+    if settings.api_key is not None and settings.key_for_all:
+        app.add_middleware(Keys, api_key=settings.api_key, routes=[route for router in _ROUTERS for route in router.routes])
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems, tensors
-from service.address import own_path
+from service.address import has_control, own_path
 from service.bounds import ByteBudget
 from service.holder import ModelHolder
 from service.logs import ANSWERED, REQUEST_ID, with_fields
@@ -131,8 +131,9 @@ class Guard:
 
         limit = self._limit(scope["path"])
         body = _BoundedBody(receive, limit, self._body_timeout_s, headers, self._held)
+        app = _nothing_there if has_control(scope["path"]) else self._app
         try:
-            await self._app(scope, body.receive, send_with_headers)
+            await app(scope, body.receive, send_with_headers)
         except ClientDisconnect:
             pass  # nobody is left to be told
         except Exception:
@@ -152,6 +153,10 @@ class Guard:
         if path.rstrip("/").endswith("/infer"):
             return min(tensors.MAX_BODY_BYTES, self._max_body_bytes)
         return min(self._max_upload_bytes + _FORM_OVERHEAD, self._max_body_bytes)
+
+
+async def _nothing_there(scope: Scope, receive: Receive, send: Send) -> None:
+    await problems.response(scope, 404, problems.NOTHING_THERE)(scope, receive, send)
 
 
 def _route(scope: Scope) -> str:

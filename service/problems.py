@@ -26,6 +26,7 @@ from service.address import own_path
 __all__ = [
     "FAULT",
     "MEDIA_TYPE",
+    "NOTHING_THERE",
     "TITLES",
     "InferenceError",
     "Problem",
@@ -34,6 +35,7 @@ __all__ = [
     "from_picture",
     "inference_responses",
     "problem",
+    "response",
     "responses",
 ]
 
@@ -57,6 +59,9 @@ TITLES = {
 }
 
 FAULT = "The fault has been logged with this request's id; the request may be tried again."
+
+
+NOTHING_THERE = "There is nothing at this address; see /docs for what there is."
 
 
 class Problem(BaseModel):
@@ -148,7 +153,7 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
         status = 413 if detail.startswith("Too many") else 422
         detail = f"The body is not the multipart form that is expected: {detail}"
     if status == 404 and detail == "Not Found":
-        detail = "There is nothing at this address; see /docs for what there is."
+        detail = NOTHING_THERE
     if status == 405:
         allowed = (error.headers or {}).get("Allow", "another method")
         detail = f"{request.method} is not possible here; use {allowed}."

@@ -1,6 +1,7 @@
 """Who may ask for what: keys, and the pages of others."""
 
 import asyncio
+import itertools
 import socket
 import subprocess
 import sys
@@ -11,9 +12,14 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic import ValidationError
+from starlette._utils import get_route_path
 
 from service import Settings, create_app
+from service.address import own_path
+from service.openapi import operations
 from tests.conftest import Server, service_environment
+from tests.declared import document
+from tests.service.test_bad_input import check_problem
 
 KEY = "sixteen characters or more"
 
@@ -86,6 +92,89 @@ def test_a_body_is_not_read_before_the_key(guarded: httpx.Client) -> None:
             b"Content-Type: multipart/form-data; boundary=b\r\n\r\nx"
         )
         assert connection.recv(100).startswith(b"HTTP/1.1 401")
+
+
+# What is asked for is what is guarded
+
+
+@pytest.fixture(scope="module")
+def keyed(make_server: Callable[..., Server]) -> Iterator[httpx.Client]:
+    """A service with a key, for reloads alone."""
+    with make_server(device="cpu", draws=40, api_key=KEY).client() as client:
+        yield client
+
+
+NOT_CHARACTERS = ("%0A", "%0D", "%00", "%09", "%1F", "%7F", "%85", "%C2%85")
+ROUTES = [
+    (method, path.format(name="digits", version="x"))
+    for path, method, _ in operations(document())
+] + [("GET", path) for path in ("/", "/web/main.js", "/docs", "/openapi.json", "/v2/")]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_an_address_with_something_invisible_at_its_end_is_another(
+    method: str, path: str, keyed: httpx.Client, client: httpx.Client
+) -> None:
+    for asked, end in itertools.product((keyed, client), NOT_CHARACTERS):
+        answer = asked.request(method, path + end)
+        if path.startswith("/v2/"):
+            assert answer.status_code == 404
+            assert set(answer.json()) == {"error"}
+        else:
+            check_problem(answer, 404)
+
+
+@pytest.mark.parametrize("end", ["%0A", "%0D%0A", "%0a?x", "/", "%2F", "%00", "?", ";", "%20"])
+def test_no_way_of_writing_the_address_reloads_without_the_key(
+    keyed: httpx.Client, guarded: httpx.Client, client: httpx.Client, end: str
+) -> None:
+    for asked in (keyed, guarded, client):
+        for start in ("", "/", "/.", "/x/..", "//x/.."):
+            path = f"{start}/model/reload{end}"
+            target = asked.base_url.copy_with(raw_path=path.encode())
+            assert asked.post(target).status_code in {401, 403, 404}
+
+
+@pytest.mark.parametrize("root", ["", "/", "/m", "/mo", "/model", "/model/", "/model/reload", "/x"])
+@pytest.mark.parametrize(
+    "path", ["", "/", "/m", "/m/", "/m/x", "/model", "/model/reload", "/model/reloads", "//m", "m"]
+)
+def test_the_path_is_taken_apart_as_the_routes_take_it(path: str, root: str) -> None:
+    scope = {"type": "http", "path": path, "root_path": root}
+    assert own_path(scope) == get_route_path(scope)
+
+
+@pytest.mark.parametrize("root", ["/m", "/model", "/mod", "/model/reload", "/"])
+def test_no_root_of_the_path_leads_around_the_key(root: str) -> None:
+    for settings in (Settings(api_key=KEY), Settings(api_key=KEY, key_for_all=True), Settings()):
+        transport = httpx.ASGITransport(app=create_app(settings), root_path=root)
+
+        async def status(path: str, of: httpx.ASGITransport = transport) -> int:
+            async with httpx.AsyncClient(transport=of, base_url="http://test") as client:
+                return (await client.post(path)).status_code
+
+        for path in ("/model/reload", f"{root}/model/reload"):
+            assert asyncio.run(status(path)) in {401, 403, 404}
+
+
+def test_refusals_are_counted_by_their_routes(make_server: Callable[..., Server]) -> None:
+    with make_server(device="cpu", draws=40).client() as client:
+        client.post("/model/reload")
+        text = client.get("/metrics").text
+    assert 'mnn_requests_total{method="POST",route="/model/reload",status="403"} 1.0' in text
+    for for_all, of_metrics in ((False, "200"), (True, "401")):
+        server = make_server(device="cpu", draws=40, api_key=KEY, key_for_all=for_all)
+        with server.client() as client:
+            client.post("/model/reload")
+            client.get("/metrics")
+            client.get("/nothing")
+            client.get("/v2/models/x/versions/y")
+            text = client.get("/metrics", headers=bearer(KEY)).text
+        assert 'mnn_requests_total{method="POST",route="/model/reload",status="401"} 1.0' in text
+        assert f'mnn_requests_total{{method="GET",route="/metrics",status="{of_metrics}"}}' in text
+        assert ('route="none",status="401"' in text) == for_all
+        if for_all:
+            assert 'route="/v2/models/{name}/versions/{version}",status="401"' in text
 
 
 def test_the_key_is_told_to_nobody() -> None:
