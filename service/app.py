@@ -97,13 +97,23 @@ def create_app(
     )
     app.add_middleware(Admission, gate=app.state.gate)
     if settings.api_key is not None and settings.key_for_all:
-        app.add_middleware(Keys, api_key=settings.api_key, routes=[route for router in _ROUTERS for route in router.routes])
+        app.add_middleware(
+            Keys,
+            api_key=settings.api_key,
+            routes=[route for router in _ROUTERS for route in router.routes],
+        )
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-Request-ID", JSON_LENGTH],
+            allow_headers=[
+                "Authorization",
+                "Content-Encoding",
+                "Content-Type",
+                "X-Request-ID",
+                JSON_LENGTH,
+            ],
             expose_headers=["X-Request-ID", "Server-Timing", "Retry-After", JSON_LENGTH],
         )
     app.add_middleware(
