@@ -155,8 +155,8 @@ def test_an_array_that_is_of_no_use_must_be_json_all_the_same(kind: str) -> None
             read_request(body)
         assert caught.value.status == 400
     head, length = binary_request()
+    more = b'{"data": %b, ' % text
     with pytest.raises(TensorError, match="JSON"):
-        more = b'{"data": %b, ' % text
         read_request(head.replace(b"{", more, 1), length + len(more) - 1)
 
 
