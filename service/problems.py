@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from model.errors import (
@@ -143,9 +144,9 @@ def add_handlers(app: FastAPI) -> None:
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise TypeError from error
-    if isinstance(error.__cause__, OSError | MemoryError):
+    if isinstance(error.__cause__, OSError | MemoryError | ClientDisconnect):
         # FastAPI calls whatever happens while a form is parsed the client's fault; a full disk
-        # is ours.
+        # is ours, and a client that has left is told nothing.
         raise error.__cause__
     status, detail = error.status_code, str(error.detail)
     if status == 400 and not isinstance(error, ProblemError):
