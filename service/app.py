@@ -139,21 +139,22 @@ async def _load_and_watch(
     app: FastAPI, on_ready: Callable[[], None], on_failed_start: Callable[[], None]
 ) -> None:
     settings: Settings = app.state.settings
-    file = CheckpointFile(settings)
     try:
+        file = CheckpointFile(settings)
         served = await file.fetch()
+        app.state.lanes = make_lanes(settings, served.classifier.engine.device)
+        _log.info("%d lanes, at most %d pictures waiting", app.state.lanes.n_lanes, settings.queue)
+        app.state.refresher = Refresher(file, app.state.holder, settings, app.state.metrics)
+        app.state.holder.served = served
+        app.state.metrics.serves(served)
+        announce(served, settings, "ready")
+        on_ready()
     except Exception as error:  # noqa: BLE001 - whatever it is, the process must not linger
         if isinstance(error, (CheckpointError, RuntimeError)):
             _log.error("cannot serve: %s", error)
         else:
             _log.exception("cannot serve: a fault while loading the model")
+        app.state.holder.served = None
         on_failed_start()
         return
-    app.state.lanes = make_lanes(settings, served.classifier.engine.device)
-    _log.info("%d lanes, at most %d pictures waiting", app.state.lanes.n_lanes, settings.queue)
-    app.state.refresher = Refresher(file, app.state.holder, settings, app.state.metrics)
-    app.state.holder.served = served
-    app.state.metrics.serves(served)
-    announce(served, settings, "ready")
-    on_ready()
     await app.state.refresher.watch()
