@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from starlette._utils import get_route_path
 
 from service import Settings, create_app
@@ -191,6 +191,31 @@ def test_the_key_is_told_to_nobody() -> None:
         assert stopped.stderr.startswith("error: MNN_")
         assert "secret" not in stopped.stderr
         assert KEY not in stopped.stderr
+
+
+@pytest.mark.parametrize("written", [f"{KEY}\n", f" {KEY}\r\n", f"\t{KEY}"])
+def test_a_key_may_have_been_kept_in_a_file_of_its_own_line(written: str) -> None:
+    for given in (written, SecretStr(written)):
+        key = Settings(api_key=given).api_key  # type: ignore[arg-type]
+        assert key is not None
+        assert key.get_secret_value() == KEY
+
+
+@pytest.mark.parametrize("key", ["sixteen characters \N{KEY}", "schl\xfcssel" * 3, "line\none" * 4])
+def test_a_key_that_no_header_can_carry_stops_the_start(key: str) -> None:
+    stopped = subprocess.run(
+        [sys.executable, "-m", "service"],
+        env=service_environment(api_key=key),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert stopped.returncode == 2
+    assert stopped.stderr.startswith("error: MNN_API_KEY: The key must be of printable ASCII")
+    assert key.strip() not in stopped.stderr
+    with pytest.raises(ValidationError, match="at least 16"):
+        Settings(api_key=f"short{' ' * 20}")
 
 
 def test_a_key_for_all_needs_a_key() -> None:
