@@ -1,15 +1,19 @@
 """`python -m service`: listen, load the weights, answer."""
 
 import argparse
+import contextlib
+import logging
+import os
 import signal
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
 from service import logs
 from service.app import create_app
+from service.background import is_busy
 from service.collector import settle
 from service.descriptors import allow_descriptors
 from service.server import Server
@@ -48,7 +52,10 @@ def main() -> int:
     for asked in (signal.SIGINT, signal.SIGTERM):
         signal.signal(asked, lambda _signal, _frame: None)
     server.run()
-    return 1 if failed or not server.started else 0
+    code = 1 if failed or not server.started else 0
+    if is_busy():
+        _leave(code)
+    return code
 
 
 def _told(fault: Mapping[str, Any]) -> str:
@@ -57,7 +64,20 @@ def _told(fault: Mapping[str, Any]) -> str:
         return str(fault["msg"]).removeprefix("Value error, ")
     name = "MNN_" + "_".join(str(part) for part in fault["loc"]).upper()
     given = "" if name == "MNN_API_KEY" else f"={fault['input']!r}"
-    return f"{name}{given}: {fault['msg']}"
+    return f"{name}{given}: {str(fault['msg']).removeprefix('Value error, ')}"
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process in the middle of loading weights.
+
+    The interpreter's own end would take the thread down within the engine's library, which then
+    aborts the process.
+    """
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # closed, or nobody reads it any more
+            stream.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

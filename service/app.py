@@ -27,6 +27,15 @@ from service.watch import CheckpointFile, Refresher
 
 __all__ = ["create_app"]
 
+_ROUTERS = (
+    predict.router,
+    inference.router,
+    inference.infer_router,
+    operations.router,
+    page.router,
+    docs.router,
+)
+
 _log = logging.getLogger("service")
 
 
@@ -85,12 +94,8 @@ def create_app(
     )
     app.state.reading = asyncio.Lock()  # large bodies of tensors, one after another
     problems.add_handlers(app)
-    app.include_router(predict.router)
-    app.include_router(inference.router)
-    app.include_router(inference.infer_router)
-    app.include_router(operations.router)
-    app.include_router(page.router)
-    app.include_router(docs.router)
+    for router in _ROUTERS:
+        app.include_router(router)
     complete_document(app, settings)
     # The last that is added stands outermost: every answer gets its id and is counted, and pages of
     # listed origins may read a refusal, too.
@@ -99,13 +104,24 @@ def create_app(
         lambda n_entering: _refusal(app, n_entering),
     )
     app.add_middleware(Admission, gate=app.state.gate)
-    app.add_middleware(Keys, api_key=settings.api_key, for_all=settings.key_for_all)
+    if settings.api_key is not None and settings.key_for_all:
+        app.add_middleware(
+            Keys,
+            api_key=settings.api_key,
+            routes=[route for router in _ROUTERS for route in router.routes],
+        )
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-Request-ID", JSON_LENGTH],
+            allow_headers=[
+                "Authorization",
+                "Content-Encoding",
+                "Content-Type",
+                "X-Request-ID",
+                JSON_LENGTH,
+            ],
             expose_headers=["X-Request-ID", "Server-Timing", "Retry-After", JSON_LENGTH],
         )
     app.add_middleware(
@@ -131,22 +147,23 @@ async def _load_and_watch(
     app: FastAPI, on_ready: Callable[[], None], on_failed_start: Callable[[], None]
 ) -> None:
     settings: Settings = app.state.settings
-    file = CheckpointFile(settings)
     try:
+        file = CheckpointFile(settings)
         served = await file.fetch()
+        app.state.lanes = make_lanes(settings, served.classifier.engine.device, app.state.metrics)
+        _log.info("%d lanes, at most %d pictures waiting", app.state.lanes.n_lanes, settings.queue)
+        app.state.refresher = Refresher(file, app.state.holder, settings, app.state.metrics)
+        app.state.holder.served = served
+        app.state.metrics.serves(served)
+        announce(served, settings, "ready")
+        on_ready()
     except Exception as error:  # noqa: BLE001 - whatever it is, the process must not linger
         if isinstance(error, (CheckpointError, RuntimeError)):
             _log.error("cannot serve: %s", error)
         else:
             _log.exception("cannot serve: a fault while loading the model")
+        app.state.holder.served = None
         on_failed_start()
         return
-    app.state.lanes = make_lanes(settings, served.classifier.engine.device, app.state.metrics)
-    _log.info("%d lanes, at most %d pictures waiting", app.state.lanes.n_lanes, settings.queue)
-    app.state.refresher = Refresher(file, app.state.holder, settings, app.state.metrics)
-    app.state.holder.served = served
-    app.state.metrics.serves(served)
-    announce(served, settings, "ready")
-    on_ready()
     if not app.state.rolled_out:
         await app.state.refresher.watch()

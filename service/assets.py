@@ -8,6 +8,7 @@ from importlib import resources
 
 from fastapi import Request, Response
 
+from service.compression import chosen_encoding
 from service.problems import ProblemError
 
 __all__ = ["PAGE_POLICY", "Asset", "read_assets", "send", "shield"]
@@ -78,10 +79,19 @@ def send(request: Request, assets: Mapping[str, Asset], name: str) -> Response:
     body, tag, headers = found.body, f'"{found.tag}"', shield(PAGE_POLICY)
     if found.packed is not None:
         headers["Vary"] = "Accept-Encoding"
-        if "gzip" in request.headers.get("Accept-Encoding", ""):
+        if chosen_encoding(request.headers.get("Accept-Encoding", ""), ["gzip"]) == "gzip":
             body, tag = found.packed, f'"{found.tag}-gzip"'
             headers["Content-Encoding"] = "gzip"
     headers["ETag"] = tag
-    if request.headers.get("If-None-Match") == tag:
+    if _is_named(tag, request.headers.get("If-None-Match", "")):
         return Response(status_code=304, headers=headers)
     return Response(body, media_type=found.media_type, headers=headers)
+
+
+def _is_named(tag: str, header: str) -> bool:
+    """Whether an `If-None-Match` names this tag, as weak ones do that proxies have made of it."""
+    return any(
+        given in {"*", tag}
+        for each in header.split(",")
+        if (given := each.strip().removeprefix("W/"))
+    )

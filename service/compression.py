@@ -5,6 +5,7 @@ Nothing here knows of HTTP beyond what its headers `Content-Encoding` and `Accep
 
 import re
 import zlib
+from collections.abc import Sequence
 from typing import Literal
 
 __all__ = ["CompressionError", "Encoding", "chosen_encoding", "compress", "decompress"]
@@ -13,6 +14,7 @@ Encoding = Literal["gzip", "deflate"]
 
 # What zlib calls the two: gzip's own header, or its own, which HTTP calls `deflate`.
 _WINDOW_BITS: dict[Encoding, int] = {"gzip": 31, "deflate": 15}
+_ALIASES = {"x-gzip": "gzip"}
 _MOST_MEMBERS = 16  # of a gzip file; each costs time, however little it holds
 _QUALITY = re.compile(r"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)")
 
@@ -42,7 +44,7 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
         CompressionError: 415 for an encoding that is not known here, 413 if more than `limit`
             bytes would come of it, 400 if it is damaged.
     """
-    named = encoding.strip().lower()
+    named = _ALIASES.get(encoding.strip().lower(), encoding.strip().lower())
     if named in ("", "identity"):
         return body
     name = next((known for known in _WINDOW_BITS if known == named), None)
@@ -90,17 +92,18 @@ def compress(body: bytes, encoding: Encoding) -> bytes:
     return stream.compress(body) + stream.flush()
 
 
-def chosen_encoding(accepted: str) -> Encoding | None:
+def chosen_encoding(
+    accepted: str, offered: Sequence[Encoding] = ("gzip", "deflate")
+) -> Encoding | None:
     """The encoding for an answer that a client with this `Accept-Encoding` would like most.
 
-    None if it named neither `gzip` nor `deflate`, or would rather have neither.
+    None if it named none of those that are offered, or would rather have none.
     """
     wanted: dict[str, float] = {}
     for entry in accepted.lower().split(","):
         name, _, weight = (text.strip() for text in entry.partition(";"))
         found = _QUALITY.fullmatch(weight)
-        wanted[name] = float(found[1]) if found else float(not weight)
+        wanted[_ALIASES.get(name, name)] = float(found[1]) if found else float(not weight)
     plain = wanted.get("identity", 0.0)
-    names: tuple[Encoding, ...] = ("gzip", "deflate")
-    best = max(names, key=lambda name: wanted.get(name, 0.0))
+    best = max(offered, key=lambda name: wanted.get(name, 0.0))
     return best if wanted.get(best, 0.0) > plain or wanted.get(best) == 1 else None

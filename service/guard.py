@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems, tensors
-from service.address import own_path
+from service.address import has_control, own_path
 from service.bounds import ByteBudget
 from service.holder import ModelHolder
 from service.logs import ANSWERED, REQUEST_ID, with_fields
@@ -123,21 +123,27 @@ class Guard:
         timing, told = Timing(), dict[str, object]()
         scope.setdefault("state", {}).update(request_id=request_id, timing=timing, log_fields=told)
         status: int | None = None
+        lingers = False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
+            nonlocal status, lingers
             if message["type"] == "http.response.start":
                 status = message["status"]
                 seconds = time.perf_counter() - started
                 self._metrics.saw_request(_route(scope), scope["method"], status, seconds)
                 out = MutableHeaders(scope=message)
-                stamp(out, request_id, timing, seconds, close=self._holder.draining)
-            await send(message)
+                close = self._holder.draining or body.is_waited_for
+                stamp(out, request_id, timing, seconds, close=close)
+                lingers = body.is_coming and (
+                    out.get("connection") == "close" or _asks_to_close(scope, headers)
+                )
+            await (_send_and_linger(message, body, send) if lingers else send(message))
 
         limit = self._limit(scope["path"])
         body = _BoundedBody(receive, limit, self._body_timeout_s, headers, self._held)
+        app = _nothing_there if has_control(scope["path"]) else self._app
         try:
-            await self._app(scope, body.receive, send_with_headers)
+            await app(scope, body.receive, send_with_headers)
         except ClientDisconnect:
             pass  # nobody is left to be told
         except Exception:
@@ -157,6 +163,29 @@ class Guard:
         if path.rstrip("/").endswith("/infer"):
             return min(tensors.MAX_BODY_BYTES, self._max_body_bytes)
         return min(self._max_upload_bytes + _FORM_OVERHEAD, self._max_body_bytes)
+
+
+async def _nothing_there(scope: Scope, receive: Receive, send: Send) -> None:
+    await problems.response(scope, 404, problems.NOTHING_THERE)(scope, receive, send)
+
+
+def _asks_to_close(scope: Scope, headers: Headers) -> bool:
+    """Whether the client would have its connection closed after the answer."""
+    options = ",".join(headers.getlist("connection")).lower().split(",")
+    return scope.get("http_version") == "1.0" or "close" in map(str.strip, options)
+
+
+async def _send_and_linger(message: Message, body: "_BoundedBody", send: Send) -> None:
+    """Send what an answer consists of, but close its connection only once the body has come.
+
+    A server that closes while the client writes resets the connection, and the client may never
+    see the answer. So the answer goes out at once, whole but for the news that it is over.
+    """
+    if message["type"] == "http.response.body" and not message.get("more_body", False):
+        await send({**message, "more_body": True})
+        await body.drop()
+        message = {"type": "http.response.body", "body": b"", "more_body": False}
+    await send(message)
 
 
 def _route(scope: Scope) -> str:
@@ -209,10 +238,24 @@ class _BoundedBody:
         self._timeout_s = timeout_s
         self._budget = budget
         self._received = self._held = 0
-        self._complete = False
-        declared = headers.get("content-length", "")
-        self._declared = int(declared) if declared.isdecimal() else None
+        self._declared = _read_length(headers.get("content-length", ""))
+        self._has_one = bool(self._declared) or "transfer-encoding" in headers
+        self._begun = self._complete = False
         self._waits_for_go_ahead = headers.get("expect", "").lower() == "100-continue"
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether the client has more of it to send."""
+        return self._has_one and not self._complete
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether the client waits to be told to send it, and has not been.
+
+        Once it has its answer instead, it may send the body or the next request: nobody could tell
+        which of them comes.
+        """
+        return self._waits_for_go_ahead and not self._begun and self.is_coming
 
     async def receive(self) -> Message:
         """The next message.
@@ -224,8 +267,8 @@ class _BoundedBody:
         if self._complete:
             return await self._receive()  # only the news that the client has left
         if self._declared is not None and self._declared > self._limit:
-            await self._drop()
             raise self._too_large(f"{self._declared:,} bytes")
+        self._begun = True
         try:
             async with asyncio.timeout_at(self._deadline):
                 message = await self._receive()
@@ -240,10 +283,8 @@ class _BoundedBody:
             self._received += n_bytes
             self._complete = not message.get("more_body", False)
             if self._received > self._limit:
-                await self._drop()
                 raise self._too_large("too many bytes")
             if not self._budget.take(n_bytes):
-                await self._drop()
                 raise ProblemError(
                     429,
                     "Too many bytes are being uploaded at this moment; try again after the seconds "
@@ -265,15 +306,9 @@ class _BoundedBody:
             {"Connection": "close"},
         )
 
-    async def _drop(self) -> None:
-        """Read and drop what the client is still sending, within bounds.
-
-        A server that closes while the client writes resets the connection, and the client may
-        never see the answer.
-        """
-        if self._waits_for_go_ahead and self._received == 0:
-            return
-        if self._declared is not None and self._declared > _LINGER_BYTES:
+    async def drop(self) -> None:
+        """Read and drop what the client is still sending, within bounds."""
+        if self.is_waited_for or (self._declared or 0) > _LINGER_BYTES:
             return
         dropped = 0
         try:
@@ -284,3 +319,10 @@ class _BoundedBody:
                     self._complete = not message.get("more_body", False)
         except TimeoutError:
             return
+
+
+def _read_length(header: str) -> int | None:
+    """Bytes that a head says will follow; of a number that nothing could have, its first digits."""
+    if not header.isdecimal():
+        return None
+    return int(header.lstrip("0")[:19] or "0")

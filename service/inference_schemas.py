@@ -239,7 +239,17 @@ INFER_RESPONSE: dict[int | str, dict[str, Any]] = {
             "Inference-Header-Content-Length": {
                 "description": "How many bytes of the body are JSON, if tensors follow it.",
                 "schema": {"type": "integer"},
-            }
+            },
+            "Content-Encoding": {
+                "description": "How the body is compressed, if it is: large ones are for who "
+                "accepts it.",
+                "schema": {"type": "string", "enum": ["gzip", "deflate"]},
+            },
+            "Vary": {
+                "description": "What beside the body decides how the answer is sent.",
+                "required": True,
+                "schema": {"type": "string", "const": "Accept-Encoding"},
+            },
         },
     }
 }

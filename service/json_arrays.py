@@ -39,8 +39,9 @@ def cut_out_arrays(text: bytes) -> tuple[bytes, list[bytes]]:
     """The text with `NaN` for the arrays of numbers that are members `data`, and these arrays.
 
     In JSON, a quote, the word, a quote and a colon are nothing but that member's name, and an
-    array of numbers ends before the next quote or brace. Where the text is not JSON, neither is
-    what is left of it or what was cut out.
+    array of numbers ends before the next quote or brace. Where the text is not JSON, what is left
+    of it is not, or something that was cut out is not: whoever has no use for an array must look
+    at it all the same.
     """
     kept, arrays, at = [], [], 0
     for _ in range(_MOST_LOOKED_AT):

@@ -1,16 +1,19 @@
 """The API key: who may reload the model, and, if the operator wants it, who may ask at all."""
 
 import hmac
+from collections.abc import Sequence
 
+from fastapi import Request
 from pydantic import SecretStr
 from starlette.datastructures import Headers
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import problems
 from service.address import own_path
 from service.problems import ProblemError
 
-__all__ = ["RELOAD", "Keys", "is_open"]
+__all__ = ["RELOAD", "Keys", "is_open", "needs_key"]
 
 RELOAD = "/model/reload"
 
@@ -25,49 +28,65 @@ def is_open(path: str) -> bool:
     return path in _OPEN or path.startswith(_OPEN_BELOW)
 
 
+async def needs_key(request: Request) -> None:
+    """What a route depends on that is for holders of the key alone, whatever led to it.
+
+    Raises:
+        ProblemError: 403 if the service has no key, 401 if the request has another or none.
+    """
+    key: SecretStr | None = request.app.state.settings.api_key
+    if key is None:
+        raise ProblemError(
+            403, "Reloading needs a key, and this service was started without MNN_API_KEY."
+        )
+    if not _matches(request.headers, key):
+        raise _wrong_key()
+
+
 class Keys:
-    """Wrap an ASGI application: refuse by address and header, before anything of a body is read.
+    """Wrap an ASGI application: everything but probes, page and documents needs the key.
+
+    What is refused is refused by address and header, before anything of a body is read.
 
     Args:
         app: The application.
-        api_key: The key; None if there is none.
-        for_all: Whether everything but probes, page and documents needs it.
+        api_key: The key.
+        routes: Those of the application, by which refusals are counted and logged.
     """
 
-    def __init__(self, app: ASGIApp, *, api_key: SecretStr | None, for_all: bool) -> None:
+    def __init__(self, app: ASGIApp, *, api_key: SecretStr, routes: Sequence[BaseRoute]) -> None:
         """Wrap the application; see the class."""
-        self._app = app
-        self._key = api_key.get_secret_value().encode() if api_key is not None else None
-        self._for_all = for_all
+        self._app, self._key = app, api_key
+        self._routes = [route for route in routes if isinstance(route, Route)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (other ASGI events pass through)."""
-        refused = self._refuse(scope) if scope["type"] == "http" else None
-        if refused is None:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        path = own_path(scope)
+        if is_open(path) or _matches(Headers(scope=scope), self._key):
+            await self._app(scope, receive, send)
+            return
+        route = next((route for route in self._routes if route.path_regex.match(path)), None)
+        if route is not None:
+            scope["route"] = route
+        refused = _wrong_key()
         answer = problems.response(scope, refused.status_code, refused.detail, refused.headers)
         await answer(scope, receive, send)
 
-    def _refuse(self, scope: Scope) -> ProblemError | None:
-        path = own_path(scope)
-        reload = path == RELOAD
-        if reload and self._key is None:
-            return ProblemError(
-                403, "Reloading needs a key, and this service was started without MNN_API_KEY."
-            )
-        guarded = reload or (self._for_all and not is_open(path))
-        if not guarded or self._matches(Headers(scope=scope).get("authorization", "")):
-            return None
-        return ProblemError(
-            401,
-            "The key is missing or wrong; send it as 'Authorization: Bearer <key>'.",
-            {"WWW-Authenticate": "Bearer"},
-        )
 
-    def _matches(self, header: str) -> bool:
-        scheme, _, given = header.partition(" ")
-        if self._key is None or scheme.lower() != "bearer":
-            return False
-        # Takes as long whatever was guessed: no key can be felt out character by character.
-        return hmac.compare_digest(given.strip().encode(), self._key)
+def _wrong_key() -> ProblemError:
+    return ProblemError(
+        401,
+        "The key is missing or wrong; send it as 'Authorization: Bearer <key>'.",
+        {"WWW-Authenticate": "Bearer"},
+    )
+
+
+def _matches(headers: Headers, key: SecretStr) -> bool:
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        return False
+    # Takes as long whatever was guessed: no key can be felt out character by character.
+    return hmac.compare_digest(given.strip().encode(), key.get_secret_value().encode())

@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 
 from service.problems import ProblemError
 
-__all__ = ["Done", "Lanes"]
+__all__ = ["Done", "Lanes", "too_late"]
 
 Q = TypeVar("Q")  # what is asked about one picture
 P = TypeVar("P")  # a decoded picture
@@ -34,6 +34,13 @@ _log = logging.getLogger("service")
 _MOST_OF_TIMEOUT = 0.5
 
 
+def too_late(timeout_s: float) -> ProblemError:
+    """What is answered when the time for an answer is over."""
+    return ProblemError(
+        504, f"Not answered within {timeout_s:g} s; try again later, or ask for fewer samples."
+    )
+
+
 @dataclass(frozen=True)
 class Done(Generic[A]):
     """What came of one picture: its answer or its exception, and its times in ms."""
@@ -42,6 +49,18 @@ class Done(Generic[A]):
     error: Exception | None
     queue_ms: float
     compute_ms: float
+
+    def result(self) -> A:
+        """The answer.
+
+        Raises:
+            Exception: What there is in place of it.
+        """
+        if self.error is not None:
+            raise self.error
+        if self.answer is None:
+            raise RuntimeError("a lane returned neither an answer nor an error")
+        return self.answer
 
 
 @dataclass(eq=False, repr=False)
@@ -110,7 +129,11 @@ class Lanes(Generic[Q, P, A]):
             thread.start()
 
     async def run(
-        self, questions: Sequence[Q], client_left: "asyncio.Future[Any] | None" = None
+        self,
+        questions: Sequence[Q],
+        client_left: "asyncio.Future[Any] | None" = None,
+        *,
+        since: float | None = None,
     ) -> list[Done[A]]:
         """Answer all questions of one request.
 
@@ -119,6 +142,7 @@ class Lanes(Generic[Q, P, A]):
         Args:
             questions: One for each picture.
             client_left: Done when nobody waits for the answer any more.
+            since: When the time for an answer began, by `time.monotonic`; now if None.
 
         Raises:
             ProblemError: 413 if there can never be room for all of them; 429 if there is none
@@ -126,18 +150,16 @@ class Lanes(Generic[Q, P, A]):
             ClientDisconnect: If the client has left. In either case those that still wait are
                 dropped.
         """
-        jobs = self._admit(questions)
+        now = time.monotonic()
+        left_s = self._timeout_s - (now - since if since is not None else 0)
+        jobs = self._admit(questions, now + left_s)
         if client_left is not None:
             client_left.add_done_callback(lambda _: self._leave(jobs))
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(left_s):
                 return [await job.future for job in jobs]
         except TimeoutError:
-            raise ProblemError(
-                504,
-                f"Not answered within {self._timeout_s:g} s; try again later, or ask for fewer "
-                "samples.",
-            ) from None
+            raise too_late(self._timeout_s) from None
         finally:
             self._drop(jobs)
 
@@ -190,12 +212,11 @@ class Lanes(Generic[Q, P, A]):
 
     # On the event loop
 
-    def _admit(self, questions: Sequence[Q]) -> list[_Job[Q, P, A]]:
+    def _admit(self, questions: Sequence[Q], deadline: float) -> list[_Job[Q, P, A]]:
         refused = self.refusal(len(questions))
         if refused is not None:
             raise refused
         loop = asyncio.get_running_loop()
-        deadline = time.monotonic() + self._timeout_s
         jobs = [_Job[Q, P, A](question, loop.create_future(), deadline) for question in questions]
         self._pending += len(jobs)
         self._arrived.put(jobs)

@@ -201,5 +201,9 @@ class Metrics:
         Returns:
             The text and its media type.
         """
-        encode, media_type = choose_encoder(accept)
-        return encode(self._registry), media_type
+        try:
+            encode, media_type = choose_encoder(accept)
+            return encode(self._registry), media_type
+        except Exception:  # noqa: BLE001 - the library's own about a version that is no number
+            encode, media_type = choose_encoder("")
+            return encode(self._registry), media_type

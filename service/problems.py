@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from model.errors import (
@@ -26,6 +27,7 @@ from service.address import own_path
 __all__ = [
     "FAULT",
     "MEDIA_TYPE",
+    "NOTHING_THERE",
     "TITLES",
     "InferenceError",
     "Problem",
@@ -34,6 +36,7 @@ __all__ = [
     "from_picture",
     "inference_responses",
     "problem",
+    "response",
     "responses",
 ]
 
@@ -57,6 +60,9 @@ TITLES = {
 }
 
 FAULT = "The fault has been logged with this request's id; the request may be tried again."
+
+
+NOTHING_THERE = "There is nothing at this address; see /docs for what there is."
 
 
 class Problem(BaseModel):
@@ -138,9 +144,9 @@ def add_handlers(app: FastAPI) -> None:
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise TypeError from error
-    if isinstance(error.__cause__, OSError | MemoryError):
+    if isinstance(error.__cause__, OSError | MemoryError | ClientDisconnect):
         # FastAPI calls whatever happens while a form is parsed the client's fault; a full disk
-        # is ours.
+        # is ours, and a client that has left is told nothing.
         raise error.__cause__
     status, detail = error.status_code, str(error.detail)
     if status == 400 and not isinstance(error, ProblemError):
@@ -148,7 +154,7 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
         status = 413 if detail.startswith("Too many") else 422
         detail = f"The body is not the multipart form that is expected: {detail}"
     if status == 404 and detail == "Not Found":
-        detail = "There is nothing at this address; see /docs for what there is."
+        detail = NOTHING_THERE
     if status == 405:
         allowed = (error.headers or {}).get("Allow", "another method")
         detail = f"{request.method} is not possible here; use {allowed}."

@@ -2,9 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.classifier import DEFAULT_DRAWS
@@ -103,7 +103,7 @@ class Settings(BaseSettings):
         None,
         min_length=16,
         description="Key for `POST /model/reload`, sent as `Authorization: Bearer …`, at least 16 "
-        "characters; without one, nobody may reload.",
+        "printable ASCII characters; without one, nobody may reload.",
     )
     key_for_all: bool = Field(
         False,
@@ -114,6 +114,21 @@ class Settings(BaseSettings):
         description="Origins whose pages may ask, separated by commas (`https://forms.example`); "
         "none if not set.",
     )
+
+    @field_validator("api_key", mode="before")
+    @classmethod
+    def _sendable(cls, key: Any) -> Any:
+        """A key as a header can carry it: a file that it was kept in may end in a newline."""
+        text = key.get_secret_value() if isinstance(key, SecretStr) else key
+        if not isinstance(text, str):
+            return key
+        text = text.strip()
+        if not (text.isascii() and text.isprintable()):
+            raise ValueError(
+                "The key must be of printable ASCII characters: no header could carry another; "
+                "choose one such as `openssl rand -hex 32` prints"
+            )
+        return text
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -9,9 +9,9 @@ Tensor Data Extension" of the Triton Inference Server.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,8 @@ OUTPUTS: dict[str, _Tensor] = {
 _WITHOUT_EFFECT = frozenset(
     {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers"}
 )
+# How clients of MLServer note for themselves what they have made a tensor of.
+_WITHOUT_EFFECT_ON_TENSORS = frozenset({"content_type"})
 
 
 class TensorError(ValueError):
@@ -144,15 +146,18 @@ def read_request(body: bytes, json_length: int | None = None) -> InferenceReques
     Raises:
         TensorError: If it is none; its message says what was wrong and what is expected.
     """
-    head = _object(_read_json(body if json_length is None else body[:json_length]), "The body")
+    rest, arrays = cut_out_arrays(body if json_length is None else body[:json_length])
+    head = _object(_read_json(rest, arrays), "The body")
     parameters = _parameters(head, "the request")
     samples, level, binary = _read_parameters(parameters)
     name = head.get("id")
     if not (name is None or isinstance(name, str)):
         raise TensorError("'id' must be a string.")
     outputs = _read_outputs(head.get("outputs"), binary=binary)
+    tensor = _find_input(head.get("inputs"))
+    _check_others([array for array in arrays if array is not tensor.get("data")], len(rest))
     after = None if json_length is None else memoryview(body)[json_length:]
-    return InferenceRequest(_read_images(head.get("inputs"), after), outputs, name, samples, level)
+    return InferenceRequest(_read_images(tensor, after), outputs, name, samples, level)
 
 
 def write_answer(
@@ -190,15 +195,14 @@ def _dumps(value: object) -> str:
 # The JSON
 
 
-def _read_json(text: bytes) -> Any:
-    """The JSON, with every array that is the member `data` left as its text, in bytes."""
-    rest, arrays = cut_out_arrays(text)
-    if len(rest) > _MAX_JSON_BYTES:
-        raise TensorError(
-            f"The JSON has {len(rest):,} bytes beside the numbers in 'data'; at most "
-            f"{_MAX_JSON_BYTES:,} are allowed.",
-            413,
-        )
+def _read_json(rest: bytes, arrays: Iterable[bytes]) -> Any:
+    """The JSON, with every array that is the member `data` left as its text, in bytes.
+
+    Args:
+        rest: What is left of it, and
+        arrays: what was cut out: nobody has looked at these yet.
+    """
+    _check_size(len(rest))
     waiting = iter(arrays)
 
     # JSON has no NaN, but Python's reader calls back for one: it stands for what was cut out.
@@ -208,8 +212,39 @@ def _read_json(text: bytes) -> Any:
             raise TensorError("The body is not JSON: it holds NaN or Infinity.")
         return array
 
+    return _loads(rest, put_back)
+
+
+def _check_others(arrays: Iterable[bytes], n_bytes: int) -> None:
+    """Refuse arrays that were cut out and are of no use here, unless they are JSON and small.
+
+    Args:
+        arrays: The arrays.
+        n_bytes: What else there is beside the numbers that are of use.
+    """
+
+    def refuse(_: str) -> NoReturn:
+        raise TensorError("The body is not JSON: it holds NaN or Infinity.")
+
+    arrays = list(arrays)
+    _check_size(n_bytes + sum(map(len, arrays)))
+    for array in arrays:
+        _loads(array, refuse)
+
+
+def _check_size(n_bytes: int) -> None:
+    if n_bytes > _MAX_JSON_BYTES:
+        raise TensorError(
+            f"The JSON has {n_bytes:,} bytes beside the numbers in 'data' of {INPUT!r}; at most "
+            f"{_MAX_JSON_BYTES:,} are allowed.",
+            413,
+        )
+
+
+def _loads(text: bytes, constant: Callable[[str], bytes]) -> Any:
+    """Python's reader, and the words for what it raises; `constant` is called for each NaN."""
     try:
-        return json.loads(rest.decode(), parse_constant=put_back)
+        return json.loads(text.decode(), parse_constant=constant)
     except RecursionError:
         raise TensorError("The JSON is nested too deeply.") from None
     except TensorError:
@@ -270,16 +305,15 @@ def _read_outputs(outputs: Any, *, binary: bool) -> tuple[Wanted, ...]:
         if name in wanted:
             raise TensorError(f"The output {name!r} is asked for twice.")
         parameters = _parameters(output, repr(name))
-        _refuse_extensions(parameters, name)
+        _check_parameters(parameters, name, "binary_data")
         wanted[name] = Wanted(name, _flag(parameters, "binary_data", default=binary))
     return tuple(wanted.values())
 
 
-def _read_images(inputs: Any, after: memoryview | None) -> NDArray[np.uint8]:
-    tensor = _find_input(inputs)
+def _read_images(tensor: dict[str, Any], after: memoryview | None) -> NDArray[np.uint8]:
     n_images = _read_shape(tensor.get("shape"))
     parameters = _parameters(tensor, repr(INPUT))
-    _refuse_extensions(parameters, INPUT)
+    _check_parameters(parameters, INPUT, "binary_data_size")
     size, data = parameters.get("binary_data_size"), tensor.get("data")
     if size is not None and data is not None:
         raise TensorError(f"{INPUT!r} has both 'data' and 'binary_data_size'; send one of them.")
@@ -354,8 +388,8 @@ def _read_binary(size: Any, after: memoryview | None, n_images: int) -> NDArray[
     return np.frombuffer(after, np.uint8).reshape(n_images, _SIDE, _SIDE)
 
 
-def _refuse_extensions(parameters: Mapping[str, Any], tensor: str) -> None:
-    """Refuse what Triton can do and this service cannot."""
+def _check_parameters(parameters: Mapping[str, Any], tensor: str, known: str) -> None:
+    """Refuse what Triton can do and this service cannot, and what is more often misspelt."""
     if any(name.startswith("shared_memory_") for name in parameters):
         raise TensorError(
             f"{tensor!r} is to be in shared memory, which is not possible here: send and receive "
@@ -366,6 +400,11 @@ def _refuse_extensions(parameters: Mapping[str, Any], tensor: str) -> None:
             f"The parameter 'classification' of {tensor!r} is not known here; the outputs "
             "'prediction' and 'probabilities' say as much."
         )
+    for name in parameters:
+        if name not in {known, "classification", *_WITHOUT_EFFECT_ON_TENSORS}:
+            raise TensorError(
+                f"The parameter {_shown(name)} of {tensor!r} is not known; there is {known!r}."
+            )
 
 
 def _flag(parameters: Mapping[str, Any], name: str, *, default: bool) -> bool:

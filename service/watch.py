@@ -7,12 +7,12 @@ every volume of a container passes them on.
 import asyncio
 import contextlib
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
 
 from model.checkpoint import SHIPPED
 from model.errors import CheckpointError
+from service.background import BackgroundThread
 from service.collector import give_back
 from service.holder import ModelHolder, Served, announce, load_served
 from service.metrics import Metrics
@@ -46,11 +46,12 @@ class CheckpointFile:
         self.settings = settings
         self._loaded: _Identity | None = None
         # Always the same thread: the system's allocator keeps memory for each that has loaded.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        # Nobody waits for it at a stop, when nobody has a use for the weights any more.
+        self._thread = BackgroundThread("checkpoint")
 
     async def fetch(self) -> Served:
         """`load` beside the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self.load)
+        return await asyncio.wrap_future(self._thread.submit(self.load))
 
     def tidy_later(self) -> None:
         """Give back the memory of a model before, or of what was no model, once it is unused."""
@@ -136,10 +137,16 @@ class Refresher:
         """
         while self._settings.watch_interval_s:
             await asyncio.sleep(self._settings.watch_interval_s)
-            async with self._lock:
-                if await asyncio.to_thread(self._file.has_changed):
-                    with contextlib.suppress(ReloadError):
-                        await self._reload()
+            try:
+                await self._look()
+            except Exception:  # noqa: BLE001 - whatever it is, the next look may do
+                _log.exception("could not look at the checkpoint, which is tried again")
+
+    async def _look(self) -> None:
+        async with self._lock:
+            if await asyncio.to_thread(self._file.has_changed):
+                with contextlib.suppress(ReloadError):
+                    await self._reload()
 
     async def _reload(self) -> Served:
         holder = self._holder
@@ -147,10 +154,10 @@ class Refresher:
         try:
             served = await self._file.fetch()
         except Exception as error:
-            # What clients may read names the file, never its folder.
-            path = self._file.settings.checkpoint
             told = isinstance(error, CheckpointError)
-            reason = str(error).replace(str(path), path.name) if told else _FAULT
+            reason = (
+                _without_folders(str(error), self._file.settings.checkpoint) if told else _FAULT
+            )
             if reason != holder.refresh_error:  # once, not at every try
                 _log.error(
                     "the new checkpoint was not taken, %s is served still: %s",
@@ -170,6 +177,13 @@ class Refresher:
         announce(served, self._settings, "refreshed")
         self._file.tidy_later()
         return served
+
+
+def _without_folders(told: str, checkpoint: Path) -> str:
+    """What clients may read of an error: it names a file, never its folder."""
+    for path in (checkpoint, SHIPPED):  # which stands in for it
+        told = told.replace(str(path), path.name)
+    return told
 
 
 def _identity(path: Path) -> _Identity | None:

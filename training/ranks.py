@@ -110,9 +110,19 @@ _NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
 def started_ranks() -> Ranks:
-    """What torchrun says of this process; `ALONE` if it has not started it."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    """What torchrun says of this process; `ALONE` if it has not started it.
+
+    Raises:
+        ValueError: If the environment says half of it, as schedulers of clusters do.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         return ALONE
+    missing = [name for name in _NAMES if not os.environ.get(name, "").isdecimal()]
+    if missing:
+        raise ValueError(
+            f"the environment has WORLD_SIZE={os.environ['WORLD_SIZE']}, but no number in "
+            f"{', '.join(missing)}: start several ranks by torchrun, or one with WORLD_SIZE unset"
+        )
     return Ranks(*(int(os.environ[name]) for name in _NAMES))
 
 

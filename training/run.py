@@ -181,8 +181,8 @@ def main(arguments: list[str] | None = None) -> int:
         for asked in (signal.SIGTERM, signal.SIGINT)
         if signal.getsignal(asked) is not signal.SIG_IGN  # as for jobs in a shell's background
     }
-    ranks = started_ranks()
     try:
+        ranks = started_ranks()
         config = _configure(options, ranks)
         dataset = options.dataset or Mnist.name
         source = data_source(dataset, options.data_dir)

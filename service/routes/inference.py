@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.metadata
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ from service.inference_schemas import (
     ServerMetadata,
     TensorMetadata,
 )
+from service.lanes import too_late
 from service.problems import ProblemError, inference_responses
 from service.questions import InputQuestion
 from service.routes.predict import ask
@@ -122,50 +124,50 @@ def _infer_extra(path: list[dict[str, Any]]) -> dict[str, Any]:
 async def infer(request: Request) -> Response:
     """Answer for images that are the network's input already: the digit door is not run."""
     served = _served(request)
-    asked = await _asked(request)
+    body = await request.body()
+    settings: Settings = request.app.state.settings
+    since = time.monotonic()
+    try:
+        # Reading, waiting, computing and writing together.
+        async with asyncio.timeout(settings.request_timeout_s):
+            return await _answer(request, served, await _asked(request, body), since)
+    except TimeoutError:
+        raise too_late(settings.request_timeout_s) from None
+
+
+async def _answer(
+    request: Request, served: Served, asked: InferenceRequest, since: float
+) -> Response:
     level = DEFAULT_LEVEL if asked.level is None else asked.level
     samples = served.classifier.check_request(asked.samples, level)
     dones = await ask(
         request,
         [InputQuestion(served, DigitImage(pixels), samples, level) for pixels in asked.images],
+        since=since,
     )
-    answers = []
-    for done in dones:
-        if done.error is not None:
-            raise done.error
-        if done.answer is None:
-            raise RuntimeError("a lane returned neither an answer nor an error")
-        answers.append(done.answer)
+    answers = [done.result() for done in dones]
     accepted = request.headers.get("accept-encoding", "")
     small = len(answers) <= 8
     return await _anywhere(small, lambda: _response(served, asked, answers, accepted))
 
 
-async def _asked(request: Request) -> InferenceRequest:
-    """Receive and read the request's body, a large one when no other is being read.
+async def _asked(request: Request, body: bytes) -> InferenceRequest:
+    """Read the request's body, a large one when no other is being read.
 
     What comes of compressed bodies, and of reading any, is then there for one at a time; and since
     reading needs Python's lock for a good part, more at once would not be done sooner.
 
     Raises:
-        ProblemError: What is wrong with it; 504 if its turn to be read does not come in time.
+        ProblemError: What is wrong with it.
     """
-    body = await request.body()
-    settings: Settings = request.app.state.settings
     try:
         if len(body) <= _SMALL and "content-encoding" not in request.headers:
             return _read(request, body)
-        async with asyncio.timeout(settings.request_timeout_s), request.app.state.reading:
+        async with request.app.state.reading:
             return await asyncio.to_thread(_read, request, body)
     except (TensorError, CompressionError) as error:
         headers = {"Accept-Encoding": "gzip, deflate"} if error.status == 415 else None
         raise ProblemError(error.status, str(error), headers) from error
-    except TimeoutError:
-        raise ProblemError(
-            504,
-            f"Not read within {settings.request_timeout_s:g} s, since others were; try again "
-            "later.",
-        ) from None
 
 
 def _served(request: Request) -> Served:

@@ -1,10 +1,10 @@
 """`GET /model` and its reloading, the health probes and the metrics."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from service.holder import ModelHolder
-from service.keys import RELOAD
+from service.keys import RELOAD, needs_key
 from service.metrics import Metrics
 from service.problems import ProblemError, responses
 from service.schemas import Health, ModelName, ModelResponse, model_response
@@ -36,6 +36,7 @@ async def model(request: Request) -> ModelResponse:
     summary="Take the newest checkpoint now",
     response_description="What is served from now on.",
     responses=responses(401, 403, 409, 503),
+    dependencies=[Depends(needs_key)],
 )
 async def reload(request: Request) -> ModelName:
     """Load what the checkpoint's file holds now, and serve it; on any failure nothing changes.

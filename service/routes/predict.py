@@ -116,15 +116,21 @@ async def predict_batch(
 
 
 async def ask(
-    request: Request, questions: Sequence[Question | InputQuestion]
+    request: Request,
+    questions: Sequence[Question | InputQuestion],
+    *,
+    since: float | None = None,
 ) -> list[Done[Prediction]]:
-    """Have the lanes answer, unless the client leaves, and note where the time went."""
+    """Have the lanes answer, unless the client leaves, and note where the time went.
+
+    The time for an answer began at `since`, by `time.monotonic`, or begins now.
+    """
     lanes: PictureLanes = request.app.state.lanes
     client_left = asyncio.ensure_future(_until_left(request))
     entry: Entry = getattr(request.state, ENTRY)
     entry.end()
     try:
-        dones = await lanes.run(questions, client_left)
+        dones = await lanes.run(questions, client_left, since=since)
     finally:
         client_left.cancel()
     metrics: Metrics = request.app.state.metrics
@@ -152,13 +158,11 @@ async def _until_left(request: Request) -> None:
 
 
 def _response(done: Done[Prediction], served: Served, query: PredictQuery) -> PredictResponse:
-    if isinstance(done.error, PictureError):
-        raise from_picture(done.error) from done.error
-    if done.error is not None:
-        raise done.error
-    if done.answer is None:
-        raise RuntimeError("a lane returned neither an answer nor an error")
-    return predict_response(done.answer, served, preview=query.preview, draws=query.draws)
+    try:
+        answer = done.result()
+    except PictureError as error:
+        raise from_picture(error) from error
+    return predict_response(answer, served, preview=query.preview, draws=query.draws)
 
 
 def _batch_error(request: Request, error: ProblemError) -> BatchError:

@@ -1,5 +1,6 @@
 """Whatever is sent, the answer is a problem that says what was wrong, and the service goes on."""
 
+import asyncio
 import http.client
 import re
 import select
@@ -13,11 +14,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Barrier
+from typing import Any
 
 import httpx
 import pytest
 from PIL import Image
 
+from service import Settings, create_app
+from service.problems import ProblemError
 from tests.conftest import ROOT, Server, drawn_seven, encoded
 
 MIB = 2**20
@@ -328,6 +332,119 @@ def test_a_body_that_trickles_is_408_however_steadily_it_comes(strict: Server) -
             assert time.monotonic() - began < 5
             sock.sendall(b"x")
         check_problem(read_answer(sock), 408)
+
+
+# An answer that comes before the body has
+
+
+@pytest.fixture(scope="module")
+def keyed(make_server: Callable[..., Server]) -> Server:
+    """A service that wants its key for everything it may."""
+    return make_server(device="cpu", draws=40, api_key=16 * "k", key_for_all=True)
+
+
+EARLY = {
+    "401": (401, "/predict"),
+    "401 of the protocol": (401, "/v2/models/digits/infer"),
+    "401 of a reload": (401, "/model/reload"),
+    "404": (404, "/v2/health/nothing"),
+    "404 of no address": (404, "/health/live%0A"),
+    "405": (405, "/health/live"),
+}
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
+@pytest.mark.parametrize("kind", EARLY)
+def test_whoever_sends_everything_before_it_reads_sees_an_answer_that_needs_no_body(
+    keyed: Server, kind: str, version: str
+) -> None:
+    status, path = EARLY[kind]
+    body = bytes(9 * MIB)
+    for _ in range(3):
+        with connected(keyed) as sock:
+            fields = head(path, f"Content-Length: {len(body)}", "Connection: close")
+            sock.sendall(fields.replace(b"HTTP/1.1", version.encode()) + body)
+            assert read_answer(sock).status_code == status
+            assert sock.recv(1) == b""
+
+
+def test_whoever_is_refused_a_reload_sees_it_though_a_body_comes(server: Server) -> None:
+    with connected(server) as sock:
+        body = bytes(9 * MIB)
+        fields = head("/model/reload", f"Content-Length: {len(body)}", "Connection: close")
+        sock.sendall(fields + body)
+        check_problem(read_answer(sock), 403)
+
+
+@pytest.mark.parametrize("kind", EARLY)
+@pytest.mark.parametrize("connection", ["close", "keep-alive"])
+def test_an_answer_that_needs_no_body_does_not_wait_for_it(
+    keyed: Server, kind: str, connection: str
+) -> None:
+    status, path = EARLY[kind]
+    with connected(keyed) as sock:
+        began = time.monotonic()
+        sock.sendall(head(path, "Content-Length: 5000", f"Connection: {connection}") + b"x")
+        assert read_answer(sock).status_code == status
+        assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("kind", EARLY)
+def test_whoever_asks_first_and_is_refused_is_told_that_nothing_more_is_read(
+    keyed: Server, kind: str
+) -> None:
+    status, path = EARLY[kind]
+    with connected(keyed) as sock:
+        sock.sendall(head(path, "Content-Length: 5000", "Expect: 100-continue"))
+        answer = read_answer(sock)
+        assert answer.status_code == status  # and no "100 Continue" first
+        assert answer.headers["connection"] == "close"
+        assert sock.recv(1) == b""
+
+
+def test_a_connection_goes_on_after_an_answer_that_needed_no_body(keyed: Server) -> None:
+    with connected(keyed) as sock:
+        for _ in range(3):
+            sock.sendall(head("/predict", "Content-Length: 100000") + bytes(100_000))
+            answer = read_answer(sock)
+            assert answer.status_code == 401
+            assert "connection" not in answer.headers
+        sock.sendall(head("/predict", "Content-Length: 0", "Expect: 100-continue"))
+        assert "connection" not in read_answer(sock).headers
+
+
+def ask_guard(path: str, length: str) -> tuple[int, dict[str, str]]:
+    """Ask an application, without a server, with a header of this length."""
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "query_string": b"",
+        "http_version": "1.1",
+        "headers": [(b"content-length", length.encode()), (b"content-type", FORM_TYPE.encode())],
+    }
+    app = create_app(Settings(device="cpu"))
+    app.state.holder.refusal = lambda: ProblemError(429, "full")  # bodies are dropped
+    asyncio.run(app(scope, receive, send))
+    headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    assert not sent[-1].get("more_body")
+    return sent[0]["status"], headers
+
+
+@pytest.mark.parametrize("length", ["9" * 19, "1" + "0" * 19, "9" * 5000, "0" * 5000 + "9" * 30])
+def test_a_length_that_nothing_has_is_413(length: str) -> None:
+    status, headers = ask_guard("/predict", length)
+    assert status == 413
+    assert headers["connection"] == "close"
+    assert ask_guard("/nothing", length)[0] == 404
 
 
 # Parameters

@@ -2,17 +2,20 @@
 
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
 
 from service import Settings, create_app
 from service.server import Server as DrainingServer
-from tests.conftest import Server, free_port
+from tests.conftest import Server, free_port, service_environment
 from tests.service.test_bad_input import check_problem
 
 FORM = (
@@ -165,3 +168,45 @@ def test_whoever_has_connected_is_answered_though_the_loop_had_no_time_to_accept
             assert receive_all(connection).startswith(b"HTTP/1.1 200 ")
     thread.join(timeout=30)
     assert not thread.is_alive()
+
+
+LOADING_SLOWLY = """
+import sys, time
+from service import __main__, watch
+def load(settings):
+    print("loading", flush=True)
+    time.sleep(40)
+watch.load_served = load
+sys.exit(__main__.main())
+"""
+
+
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_does_not_wait_for_weights_that_are_being_loaded(
+    asked: signal.Signals, tmp_path: Path
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", LOADING_SLOWLY],
+        env=service_environment(port=free_port()),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "loading\n"
+            time.sleep(0.5)  # it listens
+            process.send_signal(asked)
+            assert process.wait(timeout=10) == 0
+        finally:
+            process.kill()
+
+
+def test_a_stop_in_the_middle_of_loading_is_no_crash(make_server: Callable[..., Server]) -> None:
+    for wait_s in (0.05, 0.25, 0.5):
+        server = make_server(ready=False, device="cpu")
+        while "startup complete" not in server.log.read_text():
+            assert server.process.poll() is None
+            time.sleep(0.01)
+        time.sleep(wait_s)
+        assert server.stop() == 0

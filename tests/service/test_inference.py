@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 import pytest
 import tritonclient.http as triton
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
@@ -28,7 +28,7 @@ from model.door import DigitImage, open_bytes
 from service import Settings, create_app
 from service.holder import Served
 from service.routes import inference
-from service.tensors import MAX_BODY_BYTES, OUTPUTS
+from service.tensors import MAX_BODY_BYTES, OUTPUTS, InferenceRequest
 from tests.conftest import ROOT, Server, tiny_checkpoint
 from tests.service.test_bad_input import LEAKS, TIMING, connected, read_answer
 from tests.service.test_faults import FailingEngine, running
@@ -673,6 +673,31 @@ def test_what_is_not_answered_in_time_is_504(engine: HeldUpEngine) -> None:
         check_error(client.post(INFER, json=asked(BLANKS)), 504)
         engine.free.set()
         until(lambda: app.state.lanes.n_pending == 0)
+
+
+def test_waiting_to_be_read_being_read_and_computed_are_one_time(
+    engine: HeldUpEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = inference._read
+
+    def slow(request: Request, body: bytes) -> InferenceRequest:
+        time.sleep(0.6)
+        return read(request, body)
+
+    monkeypatch.setattr(inference, "_read", slow)
+    app = create_app(Settings(device="cpu", lanes=1, request_timeout_s=1))
+    with running(app) as client:
+        until(lambda: client.get("/v2/health/ready").status_code == 200)
+        app.state.holder.served = Served(Classifier(tiny_checkpoint(), engine), "file")  # type: ignore[arg-type]
+        body = json.dumps(asked(BLANKS), indent=4)  # large enough to be read elsewhere
+        began = time.monotonic()
+        check_error(client.post(INFER, content=body), 504)
+        assert 0.9 < time.monotonic() - began < 1.4
+        engine.free.set()
+        until(lambda: app.state.lanes.n_pending == 0)
+        with ThreadPoolExecutor(2) as clients:  # one of them waits for its turn to be read
+            both = list(clients.map(lambda _: client.post(INFER, content=body), range(2)))
+        assert sorted(answer.status_code for answer in both) == [200, 504]
 
 
 def test_while_too_many_bytes_are_held_more_are_429_and_then_there_is_room_again(

@@ -1,6 +1,7 @@
 """Who may ask for what: keys, and the pages of others."""
 
 import asyncio
+import itertools
 import socket
 import subprocess
 import sys
@@ -10,10 +11,15 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
+from starlette._utils import get_route_path
 
 from service import Settings, create_app
+from service.address import own_path
+from service.openapi import operations
 from tests.conftest import Server, service_environment
+from tests.declared import document
+from tests.service.test_bad_input import check_problem
 
 KEY = "sixteen characters or more"
 
@@ -88,6 +94,88 @@ def test_a_body_is_not_read_before_the_key(guarded: httpx.Client) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.1 401")
 
 
+# What is asked for is what is guarded
+
+
+@pytest.fixture(scope="module")
+def keyed(make_server: Callable[..., Server]) -> Iterator[httpx.Client]:
+    """A service with a key, for reloads alone."""
+    with make_server(device="cpu", draws=40, api_key=KEY).client() as client:
+        yield client
+
+
+NOT_CHARACTERS = ("%0A", "%0D", "%00", "%09", "%1F", "%7F", "%85", "%C2%85")
+ROUTES = [
+    (method, path.format(name="digits", version="x")) for path, method, _ in operations(document())
+] + [("GET", path) for path in ("/", "/web/main.js", "/docs", "/openapi.json", "/v2/")]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_an_address_with_something_invisible_at_its_end_is_another(
+    method: str, path: str, keyed: httpx.Client, client: httpx.Client
+) -> None:
+    for asked, end in itertools.product((keyed, client), NOT_CHARACTERS):
+        answer = asked.request(method, path + end)
+        if path.startswith("/v2/"):
+            assert answer.status_code == 404
+            assert set(answer.json()) == {"error"}
+        else:
+            check_problem(answer, 404)
+
+
+@pytest.mark.parametrize("end", ["%0A", "%0D%0A", "%0a?x", "/", "%2F", "%00", "?", ";", "%20"])
+def test_no_way_of_writing_the_address_reloads_without_the_key(
+    keyed: httpx.Client, guarded: httpx.Client, client: httpx.Client, end: str
+) -> None:
+    for asked in (keyed, guarded, client):
+        for start in ("", "/", "/.", "/x/..", "//x/.."):
+            path = f"{start}/model/reload{end}"
+            target = asked.base_url.copy_with(raw_path=path.encode())
+            assert asked.post(target).status_code in {401, 403, 404}
+
+
+@pytest.mark.parametrize("root", ["", "/", "/m", "/mo", "/model", "/model/", "/model/reload", "/x"])
+@pytest.mark.parametrize(
+    "path", ["", "/", "/m", "/m/", "/m/x", "/model", "/model/reload", "/model/reloads", "//m", "m"]
+)
+def test_the_path_is_taken_apart_as_the_routes_take_it(path: str, root: str) -> None:
+    scope = {"type": "http", "path": path, "root_path": root}
+    assert own_path(scope) == get_route_path(scope)
+
+
+@pytest.mark.parametrize("root", ["/m", "/model", "/mod", "/model/reload", "/"])
+def test_no_root_of_the_path_leads_around_the_key(root: str) -> None:
+    for settings in (Settings(api_key=KEY), Settings(api_key=KEY, key_for_all=True), Settings()):
+        transport = httpx.ASGITransport(app=create_app(settings), root_path=root)
+
+        async def status(path: str, of: httpx.ASGITransport = transport) -> int:
+            async with httpx.AsyncClient(transport=of, base_url="http://test") as client:
+                return (await client.post(path)).status_code
+
+        for path in ("/model/reload", f"{root}/model/reload"):
+            assert asyncio.run(status(path)) in {401, 403, 404}
+
+
+def test_refusals_are_counted_by_their_routes(make_server: Callable[..., Server]) -> None:
+    with make_server(device="cpu", draws=40).client() as client:
+        client.post("/model/reload")
+        text = client.get("/metrics").text
+    assert 'mnn_requests_total{method="POST",route="/model/reload",status="403"} 1.0' in text
+    for for_all, of_metrics in ((False, "200"), (True, "401")):
+        server = make_server(device="cpu", draws=40, api_key=KEY, key_for_all=for_all)
+        with server.client() as client:
+            client.post("/model/reload")
+            client.get("/metrics")
+            client.get("/nothing")
+            client.get("/v2/models/x/versions/y")
+            text = client.get("/metrics", headers=bearer(KEY)).text
+        assert 'mnn_requests_total{method="POST",route="/model/reload",status="401"} 1.0' in text
+        assert f'mnn_requests_total{{method="GET",route="/metrics",status="{of_metrics}"}}' in text
+        assert ('route="none",status="401"' in text) == for_all
+        if for_all:
+            assert 'route="/v2/models/{name}/versions/{version}",status="401"' in text
+
+
 def test_the_key_is_told_to_nobody() -> None:
     assert KEY not in repr(Settings(api_key=KEY))
     for settings in ({"api_key": "short secret"}, {"api_key": KEY, "cors_origins": "*"}):
@@ -103,6 +191,31 @@ def test_the_key_is_told_to_nobody() -> None:
         assert stopped.stderr.startswith("error: MNN_")
         assert "secret" not in stopped.stderr
         assert KEY not in stopped.stderr
+
+
+@pytest.mark.parametrize("written", [f"{KEY}\n", f" {KEY}\r\n", f"\t{KEY}"])
+def test_a_key_may_have_been_kept_in_a_file_of_its_own_line(written: str) -> None:
+    for given in (written, SecretStr(written)):
+        key = Settings(api_key=given).api_key  # type: ignore[arg-type]
+        assert key is not None
+        assert key.get_secret_value() == KEY
+
+
+@pytest.mark.parametrize("key", ["sixteen characters \N{KEY}", "schl\xfcssel" * 3, "line\none" * 4])
+def test_a_key_that_no_header_can_carry_stops_the_start(key: str) -> None:
+    stopped = subprocess.run(
+        [sys.executable, "-m", "service"],
+        env=service_environment(api_key=key),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert stopped.returncode == 2
+    assert stopped.stderr.startswith("error: MNN_API_KEY: The key must be of printable ASCII")
+    assert key.strip() not in stopped.stderr
+    with pytest.raises(ValidationError, match="at least 16"):
+        Settings(api_key=f"short{' ' * 20}")
 
 
 def test_a_key_for_all_needs_a_key() -> None:
@@ -126,10 +239,12 @@ def test_pages_of_listed_origins_may_ask_and_no_others(
     server = make_server(device="cpu", draws=40, cors_origins=f"{listed}, https://b.example")
     preflight = {
         "Access-Control-Request-Method": "POST",
-        "Access-Control-Request-Headers": "X-Request-ID",
+        "Access-Control-Request-Headers": "X-Request-ID, Authorization, Content-Type, "
+        "Content-Encoding, Inference-Header-Content-Length",
     }
     with server.client() as listing:
         allowed = listing.options("/predict", headers={"Origin": listed, **preflight})
+        assert allowed.status_code == 200
         assert allowed.headers["Access-Control-Allow-Origin"] == listed
         other = listing.options("/predict", headers={"Origin": "https://evil.example", **preflight})
         assert "Access-Control-Allow-Origin" not in other.headers

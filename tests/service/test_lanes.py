@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect
 
-from service.lanes import Lanes
+from service.lanes import Done, Lanes
 from service.problems import ProblemError
 
 Numbers = Lanes[int, int, int]
@@ -389,3 +389,21 @@ def test_times_are_told_apart(make: Callable[..., Numbers], work: Work) -> None:
         assert done.compute_ms < 60
 
     held(work, lanes, wait)
+
+
+def test_what_came_of_a_picture_is_its_answer_or_its_error() -> None:
+    assert Done(3, None, 0, 0).result() == 3
+    with pytest.raises(ZeroDivisionError):
+        Done(3, ZeroDivisionError(), 0, 0).result()
+    with pytest.raises(RuntimeError, match="neither"):
+        Done(None, None, 0, 0).result()
+
+
+def test_time_that_has_passed_before_is_taken_from_what_is_left(
+    make: Callable[..., Numbers],
+) -> None:
+    lanes = make(timeout_s=0.5)
+    assert asyncio.run(lanes.run([1], since=time.monotonic() - 0.2))[0].answer == 11
+    with pytest.raises(ProblemError) as caught:
+        asyncio.run(lanes.run([1], since=time.monotonic() - 0.6))
+    assert caught.value.status_code == 504

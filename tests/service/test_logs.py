@@ -13,6 +13,7 @@ import pytest
 
 from service.logs import REQUEST_ID, _JsonFormatter, configure, with_fields
 from tests.conftest import ROOT, Server, start_service
+from tests.service.test_bad_input import connected, head, part
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,32 @@ def test_probes_are_logged_at_debug_alone(logged: Server) -> None:
     with logged.client() as client:
         client.get("/health/live", headers={"X-Request-ID": "mine-3"})
     assert of_request(logged, "mine-3")["level"] == "debug"
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/v2/models/digits/infer"])
+def test_an_upload_that_is_left_has_no_status_and_is_no_rejection(
+    logged: Server, path: str
+) -> None:
+    request_id = f"left-{path.count('/')}{len(path)}"
+    with logged.client() as client:
+        before = client.get("/metrics").text
+        with connected(logged) as sock:
+            fields = (f"X-Request-ID: {request_id}", "Content-Length: 5000")
+            sock.sendall(head(path, *fields) + part(b"x"))
+            time.sleep(0.2)
+        deadline = time.monotonic() + 10
+        while request_id not in logged.log.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        after = client.get("/metrics").text
+    line = of_request(logged, request_id)
+    assert line["status"] is None
+    assert "nobody left" in line["message"]
+    counts = [
+        [line for line in text.splitlines() if line.startswith("mnn_rejections_total")]
+        for text in (before, after)
+    ]
+    assert counts[0] == counts[1]
 
 
 def test_what_a_client_makes_up_is_not_logged(logged: Server, seven_png: bytes) -> None:

@@ -106,6 +106,17 @@ def test_what_clients_make_up_makes_no_series_of_its_own(asked: httpx.Client) ->
     assert methods == {"GET", "other"}
 
 
+@pytest.mark.parametrize(
+    "accepted",
+    ["application/openmetrics-text; version=x", "text/plain; version=1.x, */*", ";=,;version", ""],
+)
+def test_whatever_is_accepted_gets_text(asked: httpx.Client, accepted: str) -> None:
+    answer = asked.get("/metrics", headers={"Accept": accepted})
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    assert "mnn_requests_total" in answer.text
+
+
 def test_openmetrics_is_given_to_who_asks_for_it(asked: httpx.Client) -> None:
     answer = asked.get("/metrics", headers={"Accept": "application/openmetrics-text"})
     assert answer.headers["Content-Type"].startswith("application/openmetrics-text")

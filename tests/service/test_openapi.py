@@ -196,6 +196,16 @@ def test_every_answer_declares_its_headers(document: Json, client: httpx.Client)
             jsonschema.validate(seen[name], headers[name]["schema"])
 
 
+def test_how_tensors_are_sent_is_declared(document: Json, client: httpx.Client) -> None:
+    image = {"name": "images", "datatype": "UINT8", "shape": [9, 28, 28], "data": [0] * 784 * 9}
+    answer = client.post("/v2/models/digits/infer", json={"inputs": [image]})
+    for path in (NAMED, OF_VERSION):
+        headers = document["paths"][f"{path}/infer"]["post"]["responses"]["200"]["headers"]
+        assert headers["Vary"]["required"]
+        for name in ("Vary", "Content-Encoding"):
+            jsonschema.validate(answer.headers[name], headers[name]["schema"])
+
+
 def test_the_key_is_declared_for_what_needs_it_and_for_what_may(document: Json) -> None:
     scheme = document["components"]["securitySchemes"]["key"]
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 
 from model import CheckpointError, load_checkpoint, save_checkpoint
+from service import Settings, create_app
 from tests.conftest import Server, service_environment, spoil, tiny_checkpoint
+from tests.service.test_faults import running
 
 MakeServer = Callable[..., Server]
 
@@ -89,6 +92,24 @@ def test_a_port_in_use_is_refused(server: Server, tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "address already in use" in done.stdout
     assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize("part", ["make_lanes", "announce", "Refresher", "CheckpointFile"])
+def test_a_start_that_fails_after_loading_is_told_and_ends(
+    part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(f"service.app.{part}", fail)
+    failed = threading.Event()
+    app = create_app(Settings(device="cpu", draws=40), on_failed_start=failed.set)
+    with running(app) as client:
+        assert failed.wait(30)
+        assert client.get("/health/ready").status_code == 503
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        "cannot serve: can't start new thread"
+    ]
 
 
 METADATA: dict[str, Callable[[dict[str, Any]], object]] = {

@@ -103,7 +103,7 @@ def test_what_is_left_out_or_null_is_the_default() -> None:
 def test_what_is_asked_for_is_read() -> None:
     outputs = [
         {"name": "std", "parameters": {"binary_data": False}},
-        {"name": "accept"},
+        {"name": "accept", "parameters": {"content_type": "np", "classification": 0}},
         {"name": "lower", "parameters": None},
     ]
     parameters = {"samples": 40, "level": 0.9, "binary_data_output": True, "priority": 3}
@@ -113,11 +113,63 @@ def test_what_is_asked_for_is_read() -> None:
 
 
 def test_the_word_data_may_stand_in_other_places() -> None:
-    body = request(id='"data": [1]', outputs=[{"name": "std", "parameters": {"data": [1]}}])
+    body = request(id='"data": [1]', outputs=[{"name": "std", "x": {"data": [[1, 2.5], None]}}])
     body = body.replace(b'"inputs"', b'"data": "data", "x": {"data" :\n[[1], "data"]}, "inputs"')
     asked = read_request(body)
     assert np.array_equal(asked.images, IMAGES)
     assert asked.id == '"data": [1]'
+
+
+def test_the_last_of_several_data_counts_as_in_any_reader_of_json() -> None:
+    body = request().replace(b'"data"', b'"data": [1, 2], "data"', 1)
+    assert np.array_equal(read_request(body).images, IMAGES)
+
+
+UNUSED = {
+    "words": "[zz @@ !]",
+    "commas": "[1 2 ,,, x]",
+    "no comma": "[1 2]",
+    "a comma at the end": "[1,]",
+    "two in one place": "[1] [2]",
+    "leading zeros": "[01]",
+    "NaN": "[NaN]",
+    "Infinity": "[1, -Infinity]",
+    "another nesting": "[[1], [2]]]",
+    "nested deeply": "[" * 20_000 + "]" * 20_000,
+    "a number too long": f"[{'1' * 5000}]",
+    "no UTF-8": "[\xff]",
+}
+
+
+@pytest.mark.parametrize("kind", UNUSED)
+def test_an_array_that_is_of_no_use_must_be_json_all_the_same(kind: str) -> None:
+    text = UNUSED[kind].encode("latin-1")
+    output = b'"outputs": [{"name": "std", "data": %b}], "inputs"' % text
+    for body in (
+        request().replace(b"{", b'{"data": %b, ' % text, 1),
+        request().replace(b'"inputs"', output, 1),
+        request().replace(b'"data"', b'"data": %b, "data"' % text, 1),
+        request()[:-1] + b', "x": {"data": %b}}' % text,
+    ):
+        with pytest.raises(TensorError, match="JSON") as caught:
+            read_request(body)
+        assert caught.value.status == 400
+    head, length = binary_request()
+    more = b'{"data": %b, ' % text
+    with pytest.raises(TensorError, match="JSON"):
+        read_request(head.replace(b"{", more, 1), length + len(more) - 1)
+
+
+def test_arrays_that_are_of_no_use_are_bounded_together_with_the_rest() -> None:
+    for sizes, fits in (([30_000], True), ([70_000], False), ([35_000, 35_000], False)):
+        more = b"".join(b'"data": [%b0], ' % (b"0," * (size // 2)) for size in sizes)
+        body = request().replace(b"{", b"{" + more, 1)
+        if fits:
+            read_request(body)
+            continue
+        with pytest.raises(TensorError, match="beside the numbers") as caught:
+            read_request(body)
+        assert caught.value.status == 413
 
 
 # What is refused
@@ -220,6 +272,21 @@ BAD_REQUESTS: dict[str, tuple[int, str, Callable[[], bytes]]] = {
     "both": (400, "both", lambda: request(described(parameters={"binary_data_size": 1568}))),
     "parameters that are none": (400, "object", lambda: request(parameters=[])),
     "a parameter not known": (400, "'sample'", lambda: request(parameters={"sample": 40})),
+    "an output's parameter not known": (
+        400,
+        "'binary_dat' of 'std' is not known; there is 'binary_data'",
+        lambda: request(outputs=[{"name": "std", "parameters": {"binary_dat": True}}]),
+    ),
+    "an input's parameter not known": (
+        400,
+        "'binary_data_sise' of 'images' is not known; there is 'binary_data_size'",
+        lambda: request(described(parameters={"binary_data_sise": 1568})),
+    ),
+    "an input's parameter at an output": (
+        400,
+        "'binary_data_size'",
+        lambda: request(outputs=[{"name": "std", "parameters": {"binary_data_size": 8}}]),
+    ),
     "binary outputs, perhaps": (
         400,
         "true or false",
@@ -376,6 +443,7 @@ def test_a_bomb_is_stopped_at_the_limit() -> None:
 
 def test_gzip_members_are_joined_and_other_encodings_refused() -> None:
     assert decompress(compress(b"a", "gzip") + compress(b"b", "gzip"), "gzip", 2) == b"ab"
+    assert decompress(compress(b"a", "gzip"), "X-GZip", 1) == b"a"
     assert decompress(b"ab", "identity", 1) == decompress(b"ab", "", 1) == b"ab"
     for encoding in ("br", "gzip, gzip", "zstd", "\u00e9" * 100):
         with pytest.raises(CompressionError, match="gzip, deflate") as caught:
@@ -401,10 +469,16 @@ def test_gzip_members_are_joined_and_other_encodings_refused() -> None:
         ("gzip;q=x", None),
         ("gzip;q=2", None),
         (";;,,gzip;", "gzip"),
+        ("x-gzip", "gzip"),
     ],
 )
 def test_the_encoding_that_a_client_likes_most_is_chosen(accepted: str, chosen: str | None) -> None:
     assert chosen_encoding(accepted) == chosen
+
+
+def test_only_what_is_offered_is_chosen() -> None:
+    assert chosen_encoding("gzip;q=0.5, deflate", ["gzip"]) == "gzip"
+    assert chosen_encoding("gzip;q=0, deflate", ["gzip"]) is None
 
 
 # Whatever the bytes are

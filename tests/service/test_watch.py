@@ -242,6 +242,72 @@ def test_a_reload_that_fails_says_why_and_changes_nothing(reloading: Server, pat
     assert 'mnn_reloads_total{outcome="refused"} 1.0' in metrics
 
 
+def test_where_the_shipped_weights_cannot_be_used_either_their_folder_is_told_to_nobody(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(checkpoint=path, draws=40, device="cpu")
+    file, holder = CheckpointFile(settings), ModelHolder()
+    holder.served = file.load()
+    monkeypatch.setattr("model.checkpoint._MAX_BYTES", 10)
+    refresher = Refresher(file, holder, settings, Metrics(pending=lambda: 0, ready=lambda: True))
+    with pytest.raises(ReloadError, match=f"^{SHIPPED.name}: .* bytes") as caught:
+        asyncio.run(refresher.reload())
+    assert holder.refresh_error == str(caught.value)
+    assert "/" not in holder.refresh_error
+
+
+def test_a_look_that_fails_is_told_and_not_the_last(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(checkpoint=path, watch_interval_s=0.01, draws=40, device="cpu")
+    file, holder = CheckpointFile(settings), ModelHolder()
+    looks = 0
+
+    def look() -> bool:
+        nonlocal looks
+        looks += 1
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(file, "has_changed", look)
+
+    async def watched() -> None:
+        refresher = Refresher(
+            file, holder, settings, Metrics(pending=lambda: 0, ready=lambda: True)
+        )
+        watching = asyncio.ensure_future(refresher.watch())
+        while looks < 3:
+            await asyncio.sleep(0.01)
+        watching.cancel()
+
+    asyncio.run(asyncio.wait_for(watched(), 20))
+    told = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len(told) >= 2
+    assert "could not look at the checkpoint" in told[0].getMessage()
+
+
+def test_all_weights_are_loaded_by_one_thread_that_ends_with_what_it_loads_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+    monkeypatch.setattr(
+        "service.watch.load_served", lambda _: threads.append(threading.current_thread())
+    )
+    files = [CheckpointFile(Settings(checkpoint=path))]
+
+    async def load() -> None:
+        for _ in range(3):
+            await files[0].fetch()
+
+    asyncio.run(load())
+    asyncio.run(load())
+    assert len(threads) == 6
+    assert len(set(threads)) == 1
+    assert threads[0].daemon
+    files.clear()
+    threads[0].join(timeout=10)
+    assert not threads[0].is_alive()
+
+
 def test_reloads_come_one_after_the_other(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(checkpoint=path, draws=40, device="cpu")
     file, holder = CheckpointFile(settings), ModelHolder()

@@ -17,9 +17,10 @@ from torch import Tensor
 from model import BayesianCNN, load_checkpoint
 from tests.conftest import ROOT
 from tests.training.ranks_job import CONFIG, KNOWS_OTHERS, make_fitter
+from training import run
 from training.data import Digits
 from training.parallel import in_processes
-from training.ranks import ALONE, Ranks
+from training.ranks import ALONE, Ranks, started_ranks
 
 RUN = ("-m", "training.run", "--dataset", "digits", "--device", "cpu", "--brief")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
@@ -244,3 +245,23 @@ def test_one_rank_does_not_go_on_from_what_two_have_left(tmp_path: Path) -> None
     )  # fmt: skip
     assert alone.returncode == 2
     assert "ranks 2 there, 1 now" in alone.stderr
+
+
+def test_half_of_what_torchrun_says_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert started_ranks() == ALONE
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert run.main(["--dataset", "digits"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "WORLD_SIZE=2" in line
+    assert "LOCAL_RANK, LOCAL_WORLD_SIZE: start several ranks by torchrun" in line
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "two")
+    with pytest.raises(ValueError, match="no number in LOCAL_WORLD_SIZE:"):
+        started_ranks()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert started_ranks() == Ranks(0, 2, 0, 2)
