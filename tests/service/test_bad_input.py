@@ -338,7 +338,7 @@ def test_a_body_that_trickles_is_408_however_steadily_it_comes(strict: Server) -
 
 
 @pytest.fixture(scope="module")
-def keyed(make_server: Callable[..., Server]) -> Server:
+def keyed_server(make_server: Callable[..., Server]) -> Server:
     """A service that wants its key for everything it may."""
     return make_server(device="cpu", draws=40, api_key=16 * "k", key_for_all=True)
 
@@ -356,12 +356,12 @@ EARLY = {
 @pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
 @pytest.mark.parametrize("kind", EARLY)
 def test_whoever_sends_everything_before_it_reads_sees_an_answer_that_needs_no_body(
-    keyed: Server, kind: str, version: str
+    keyed_server: Server, kind: str, version: str
 ) -> None:
     status, path = EARLY[kind]
     body = bytes(9 * MIB)
     for _ in range(3):
-        with connected(keyed) as sock:
+        with connected(keyed_server) as sock:
             fields = head(path, f"Content-Length: {len(body)}", "Connection: close")
             sock.sendall(fields.replace(b"HTTP/1.1", version.encode()) + body)
             assert read_answer(sock).status_code == status
@@ -379,10 +379,10 @@ def test_whoever_is_refused_a_reload_sees_it_though_a_body_comes(server: Server)
 @pytest.mark.parametrize("kind", EARLY)
 @pytest.mark.parametrize("connection", ["close", "keep-alive"])
 def test_an_answer_that_needs_no_body_does_not_wait_for_it(
-    keyed: Server, kind: str, connection: str
+    keyed_server: Server, kind: str, connection: str
 ) -> None:
     status, path = EARLY[kind]
-    with connected(keyed) as sock:
+    with connected(keyed_server) as sock:
         began = time.monotonic()
         sock.sendall(head(path, "Content-Length: 5000", f"Connection: {connection}") + b"x")
         assert read_answer(sock).status_code == status
@@ -391,10 +391,10 @@ def test_an_answer_that_needs_no_body_does_not_wait_for_it(
 
 @pytest.mark.parametrize("kind", EARLY)
 def test_whoever_asks_first_and_is_refused_is_told_that_nothing_more_is_read(
-    keyed: Server, kind: str
+    keyed_server: Server, kind: str
 ) -> None:
     status, path = EARLY[kind]
-    with connected(keyed) as sock:
+    with connected(keyed_server) as sock:
         sock.sendall(head(path, "Content-Length: 5000", "Expect: 100-continue"))
         answer = read_answer(sock)
         assert answer.status_code == status  # and no "100 Continue" first
@@ -402,8 +402,8 @@ def test_whoever_asks_first_and_is_refused_is_told_that_nothing_more_is_read(
         assert sock.recv(1) == b""
 
 
-def test_a_connection_goes_on_after_an_answer_that_needed_no_body(keyed: Server) -> None:
-    with connected(keyed) as sock:
+def test_a_connection_goes_on_after_an_answer_that_needed_no_body(keyed_server: Server) -> None:
+    with connected(keyed_server) as sock:
         for _ in range(3):
             sock.sendall(head("/predict", "Content-Length: 100000") + bytes(100_000))
             answer = read_answer(sock)
