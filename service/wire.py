@@ -9,6 +9,7 @@ that send a byte a second would keep their connections until no more can be open
 import asyncio
 import time
 
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.admission import ENTRY, Entry
@@ -51,6 +52,7 @@ class _Connection(HttpToolsProtocol):
     _metrics: Metrics
     _express: Express | None
     _refusal: Refusal | None = None
+    _active: RequestResponseCycle | None = None  # the one that is being answered
     _timer: asyncio.TimerHandle | None = None
     _since = 0.0  # since when the client owes what the timer bounds
     _unread_since = 0.0  # since when the client leaves its answers unread, if it does
@@ -68,7 +70,17 @@ class _Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        # uvicorn tells the newest request alone; one before it would write where nobody is.
+        active = self._active
+        if active is not None and not active.response_complete:
+            active.disconnected = True
+            active.message_event.set()
+        self.pipeline.clear()
         super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._active = cycle
+        super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
         if self._ended:
