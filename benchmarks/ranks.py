@@ -39,10 +39,13 @@ def main() -> int:
     parser.add_argument("--ranks", type=int, default=2, help="how many; at least 2")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each")
     parser.add_argument("--steps", type=int, default=40, help="timed in each run")
+    parser.add_argument("--quick", action="store_true", help="one run of each, of few steps")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         return _measure(options.steps)
+    if options.quick:
+        options.rounds, options.steps = 1, 8
     counts = (1, options.ranks)
     found: dict[int, list[float]] = {count: [] for count in counts}
     turns = [count for _ in range(options.rounds) for count in counts]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.deslant import deslanted
+from benchmarks.queueing import busy_probability, mean_wait, wait_percentile
 from benchmarks.report import format_table
 from tests.conftest import ROOT
 
@@ -80,3 +81,54 @@ def test_train_compares_a_step_with_a_deterministic_one(tmp_path: Path) -> None:
     rows = {(r["contender"], r["augmentation"]): r for r in results["step"]["rows"]}
     assert rows["deterministic", "yes"]["× deterministic"] == 1
     assert rows["Bayesian, this project", "yes"]["× deterministic"] > 1
+
+
+@pytest.mark.slow
+def test_ranks_compares_a_step_of_two_with_one_alone(tmp_path: Path) -> None:
+    _, results = run(tmp_path, "benchmarks.ranks")
+    assert [row["ranks"] for row in results["ranks"]] == ["1", "2"]
+    assert all(row["ms per step"] > 0 for row in results["ranks"])
+
+
+@pytest.mark.slow
+def test_scaling_measures_a_process_and_foretells_its_waiting(tmp_path: Path) -> None:
+    printed, results = run(tmp_path, "benchmarks.scaling")
+    foretold = [row for row in results["waiting, foretold and found"] if row[""] == "a process"]
+    assert [row["load"] for row in foretold] == [0.5, 0.7, 0.85]
+    assert all(row["found"] > 0 for row in foretold)
+    assert "lanes, that is cores, 70% busy" in printed
+
+
+@pytest.mark.parametrize(
+    ("n_servers", "load", "expected"),
+    [(1, 0.3, 0.3), (2, 1.0, 1 / 3), (3, 2.0, 4 / 9), (10, 8.0, 0.40918), (5, 0.0, 0.0)],
+)
+def test_all_servers_are_busy_as_often_as_erlang_has_it(
+    n_servers: int, load: float, expected: float
+) -> None:
+    assert busy_probability(n_servers, load) == pytest.approx(expected, rel=1e-4)
+
+
+def test_waiting_is_that_of_known_queues() -> None:
+    m_m_1 = mean_wait(1, 0.8, 0.1, service_cv2=1.0)
+    assert m_m_1 == pytest.approx(0.4)  # ρS / (1 - ρ)
+    assert mean_wait(1, 0.8, 0.1) == pytest.approx(0.2)  # Pollaczek and Khinchine: half, for M/D/1
+    assert mean_wait(2, 1.0, 0.3, service_cv2=1.0) == pytest.approx(0.1)  # M/M/2
+    # M/M/1: P(W > t) = ρ exp(-(1 - ρ) t / S)
+    assert wait_percentile(1, 0.8, m_m_1, 95) == pytest.approx(np.log(0.8 / 0.05) * 0.1 / 0.2)
+    assert wait_percentile(1, 0.04, mean_wait(1, 0.04, 0.1), 95) == 0.0
+    with pytest.raises(ValueError, match="cannot be served"):
+        mean_wait(2, 2.0, 0.1)
+
+
+def test_waiting_is_that_of_a_simulated_queue() -> None:
+    """Two servers, alike service times, chance arrivals: an approximation, within a tenth."""
+    generator = np.random.default_rng(0)
+    n, service_s, load = 200_000, 0.1, 1.6
+    free, now, waited = [0.0, 0.0], 0.0, 0.0
+    for gap in generator.exponential(service_s / load, n):
+        now += gap
+        begins = max(now, free[0])
+        waited += begins - now
+        free = sorted([begins + service_s, free[1]])
+    assert mean_wait(2, load, service_s) == pytest.approx(waited / n, rel=0.1)
