@@ -68,7 +68,7 @@ format: $(READY) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-check: lint type test test-slow test-docker ## what CI runs
+check: lint type test test-slow test-docker test-ray ## what CI runs
 
 $(PEERS): $(READY) benchmarks/peers.txt benchmarks/make_peers.py
 	$(BIN)/python -m benchmarks.make_peers

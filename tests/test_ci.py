@@ -16,6 +16,8 @@ echo "made $*"
 if echo "$*" | grep --quiet --extended-regexp --line-regexp "$FAILS"; then exit 2; fi
 """
 SLOW, DOCKER = "test-slow ARGS=-k 'not clean_clone'", "test-docker"
+CLONE, RAY = "test-slow ARGS=-k clean_clone", "test-ray"
+SERVICE, REST = "test ARGS=tests/service", "test ARGS=--ignore=tests/service"
 
 
 def run(folder: Path, fails: str) -> "subprocess.CompletedProcess[str]":
@@ -36,22 +38,25 @@ def run(folder: Path, fails: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.parametrize(
-    ("fails", "code"),
-    [("nothing", 0), (SLOW, 1), (DOCKER, 1), (f"{SLOW}|{DOCKER}", 1)],
-    ids=["none", "slow tests", "containers", "both"],
+    "fails", ["nothing", SLOW, DOCKER, CLONE, RAY, f"{SLOW}|{DOCKER}", f"{CLONE}|{RAY}"]
 )
-def test_slow_tests_and_containers_are_both_told_of_whichever_fails(
-    tmp_path: Path, fails: str, code: int
-) -> None:
+def test_all_that_takes_long_is_told_of_whichever_fails(tmp_path: Path, fails: str) -> None:
     done = run(tmp_path, fails)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert f"made {SLOW}" in done.stdout
-    assert f"made {DOCKER}" in done.stdout
+    assert done.returncode == (0 if fails == "nothing" else 1), done.stdout + done.stderr
+    for target in (SERVICE, REST, CLONE, RAY, SLOW, DOCKER):
+        assert f"made {target}" in done.stdout
 
 
-@pytest.mark.parametrize(
-    "target", ["install", "lint", "type", "test", "test-slow ARGS=-k clean_clone"]
-)
+@pytest.mark.parametrize("fails", [SERVICE, REST, f"{SERVICE}|{REST}"])
+def test_what_takes_long_is_not_tried_when_something_else_fails(tmp_path: Path, fails: str) -> None:
+    done = run(tmp_path, fails)
+    assert done.returncode == 1
+    assert f"made {SERVICE}" in done.stdout
+    assert f"made {REST}" in done.stdout
+    assert "slow" not in done.stdout
+
+
+@pytest.mark.parametrize("target", ["install", "lint", "type"])
 def test_what_fails_before_ends_the_run(tmp_path: Path, target: str) -> None:
     done = run(tmp_path, target)
     assert done.returncode != 0
