@@ -25,7 +25,12 @@ def settle() -> None:
 
 
 def give_back() -> None:
-    """Have the C library give back to the system what it holds free; it keeps much by itself."""
+    """Collect circles, and have the C library give back to the system what it holds free.
+
+    What was tried and refused leaves arrays in circles, by the tracebacks of its exceptions; after
+    `settle`, nothing else would look at these for hours. The library keeps much by itself.
+    """
+    gc.collect()
     trim = _find_trim()
     if trim is not None:
         trim(0)

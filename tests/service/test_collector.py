@@ -2,6 +2,7 @@
 
 import gc
 import os
+import weakref
 
 from service.collector import give_back, settle
 from tests.soak.process import rss_kb
@@ -33,3 +34,20 @@ def test_what_the_allocator_holds_free_is_given_back() -> None:
     assert len(last) == 60_000
     assert held - before < 20_000 or held - after > 60_000  # unless the library gave it back itself
     assert after - before < 60_000
+
+
+def test_circles_are_collected_when_memory_is_given_back() -> None:
+    class Link:
+        other: "Link"
+
+    one, two = Link(), Link()
+    one.other, two.other = two, one
+    gone = weakref.ref(one)
+    gc.disable()
+    try:
+        del one, two
+        assert gone() is not None
+        give_back()
+        assert gone() is None
+    finally:
+        gc.enable()
