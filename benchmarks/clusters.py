@@ -139,8 +139,10 @@ def under_ray(replicas: Sequence[int]) -> Iterator[list[str]]:
             _wait(urls[-1])
         yield urls
     finally:
-        serve.shutdown()
-        ray.shutdown()
+        try:
+            serve.shutdown()
+        finally:
+            ray.shutdown()
 
 
 def _free_port() -> int:

@@ -9,7 +9,6 @@ nginx and wrk are Debian's. Without one of them its rows are left out.
 import argparse
 import http.client
 import io
-import math
 import random
 import re
 import shutil
@@ -43,7 +42,7 @@ _CLIENTS = 6  # for each lane: enough that none waits for work
 _LOADS = (0.5, 0.7, 0.85)  # of what was found to be the most
 _WANTED = 10_000  # pictures a second
 _UTILISATION = 0.7  # what lanes and proxies are sized for
-_PASSED_ON = "requests a second that a proxy passes on"
+_PASSED_ON = "requests a second that a proxy passes on, at least"
 _IDLE_S = 2.0  # less than servers keep a connection for that nothing is asked on
 _PHOTO_BYTES = 2_000_000  # a telephone's photograph
 
@@ -136,8 +135,7 @@ def main() -> int:
         tell(title, _rates(contenders, most))
         tell(_PASSED_ON, _passed_on(contenders, plan))
         tell("waiting, foretold and found", _waiting(contenders, heavy, most, plan))
-    lane_s = 1 / most["a process"] / _PICTURES
-    tell(f"{_WANTED:,} pictures a second", _sized(parts[_PASSED_ON], results["sizes"], lane_s))
+    tell(f"{_WANTED:,} pictures a second", _sized(most, parts[_PASSED_ON], results["sizes"]))
     if options.json:
         write_json(options.json, {**results, **parts})
     return 0
@@ -259,7 +257,7 @@ def _waiting(
             ask = heavy.of(each.url)
             alone[name] = [_timed(ask) for _ in range(plan.alone)]
         service_s = each.lanes / most[name]
-        took = _arriving(heavy, each.url, load * most[name], plan.arriving_s)
+        took = _arriving(heavy, each.url, load * most[name], plan.arriving_s, seed=len(rows))
         cv2, lone_s = variance(alone[name]) / fmean(alone[name]) ** 2, fmean(alone[name])
         together_s = mean_wait(each.lanes, load * each.lanes, service_s, service_cv2=cv2)
         apart_s = mean_wait(1, load, service_s, service_cv2=cv2)
@@ -277,9 +275,11 @@ def _waiting(
     return rows
 
 
-def _arriving(heavy: Asked, url: str, per_second: float, seconds: float) -> list[float]:
-    """Seconds from each arrival to its answer; arrivals are the same at every call."""
-    chance, now = random.Random(0), 0.0  # noqa: S311
+def _arriving(
+    heavy: Asked, url: str, per_second: float, seconds: float, *, seed: int
+) -> list[float]:
+    """Seconds from each arrival to its answer."""
+    chance, now = random.Random(seed), 0.0  # noqa: S311
     due: list[float] = []
     while (now := now + chance.expovariate(per_second)) < seconds:
         due.append(now)
@@ -304,7 +304,10 @@ def _arriving(heavy: Asked, url: str, per_second: float, seconds: float) -> list
 
 
 def _passed_on(contenders: Mapping[str, Contender], plan: Plan) -> list[Row]:
-    """`GET /health/live`, which costs a service the least there is."""
+    """`GET /health/live`, which costs a service the least there is.
+
+    The service behind a proxy may be what bounds it: the proxy alone passes on so many at least.
+    """
     if shutil.which("wrk") is None:
         print("wrk: left out, not installed here")
         return []
@@ -316,32 +319,31 @@ def _passed_on(contenders: Mapping[str, Contender], plan: Plan) -> list[Row]:
         done = subprocess.run(
             [*command, f"{each.url}/health/live"], capture_output=True, text=True, check=True
         )
+        if "Non-2xx" in done.stdout:
+            raise RuntimeError(f"{name} refuses what it is asked: {done.stdout}")
         rate = float(re.findall(r"Requests/sec:\s+([\d.]+)", done.stdout)[0])
         rows.append({"": name, "requests/s": rate})
     return rows
 
 
-def _sized(passed_on: list[Row], sizes: Mapping[str, int], lane_s: float) -> list[Row]:
-    """What so many pictures a second need, by what was measured, at a utilisation with room."""
-    lanes = math.ceil(_WANTED * lane_s / _UTILISATION)
-    load = _WANTED * lane_s
-    heavy_s = lane_s * _PICTURES
-    wait_s = mean_wait(lanes, load, heavy_s)
-    rows: list[Row] = [
-        {"": "ms of a lane for a picture", "needed": 1e3 * lane_s},
-        {"": f"lanes, that is cores, {_UTILISATION:.0%} busy", "needed": float(lanes)},
-        {
-            "": f"99 % wait at most, ms, {_PICTURES} pictures a request, one queue",
-            "needed": 1e3 * wait_percentile(lanes, load, wait_s, 99),
-        },
-        *(
-            {
-                "": f"the same, a queue for each {queue}, ms",
-                "needed": 1e3
-                * wait_percentile(n, n * _UTILISATION, mean_wait(n, n * _UTILISATION, heavy_s), 99),
-            }
-            for queue, n in (("8 lanes", 8), ("lane", 1))
-        ),
+def _sized(most: Mapping[str, float], passed_on: list[Row], sizes: Mapping[str, int]) -> list[Row]:
+    """What so many pictures a second need, at a utilisation with room.
+
+    Cores by what two lanes did on the cores that they share with what stands before them.
+    """
+    rows: list[Row] = []
+    for name in ("two behind nginx", "two under Ray"):
+        if name in most:
+            cores = 2 * _WANTED / (most[name] * _PICTURES) / _UTILISATION
+            rows.append({"": f"cores, as {name}, {_PICTURES} a request", "needed": cores})
+    heavy_s = 1 / most["a process"]
+    for queue, n in (("lane", 1), ("8 lanes", 8)):
+        wait_s = mean_wait(n, n * _UTILISATION, heavy_s)
+        wait_s = wait_percentile(n, n * _UTILISATION, wait_s, 99)
+        rows.append(
+            {"": f"99 % wait at most, ms, a queue for each {queue}", "needed": 1e3 * wait_s}
+        )
+    rows += [
         {"": "Gbit/s in, digits of 28×28", "needed": _WANTED * sizes["request"] * 8e-9},
         {"": "Gbit/s in, photographs of 2 MB", "needed": _WANTED * _PHOTO_BYTES * 8e-9},
         {"": "Gbit/s out", "needed": _WANTED * sizes["answer"] * 8e-9},
@@ -351,7 +353,7 @@ def _sized(passed_on: list[Row], sizes: Mapping[str, int], lane_s: float) -> lis
             proxies = _WANTED / row["requests/s"] / _UTILISATION
             what = row[""].removeprefix("a process behind ").replace("a replica under ", "")
             rows += [
-                {"": f"proxies of {what}, a picture a request", "needed": proxies},
+                {"": f"proxies of {what} at most, a picture a request", "needed": proxies},
                 {"": f"the same, {_PICTURES} a request", "needed": proxies / _PICTURES},
             ]
     return rows

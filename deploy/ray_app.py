@@ -132,7 +132,7 @@ class Replica:
     """What Ray asks of a replica beside its answers; `serve.ingress` gives it its `app`."""
 
     app: FastAPI
-    _rolled_out = False
+    _has_served = False
 
     def __init__(self) -> None:
         """Serve nothing yet."""
@@ -166,15 +166,15 @@ class Replica:
         try:
             await refresher.follow(Rollout.model_validate(config).checkpoint)
         except ReloadError:
-            if not self._rolled_out:
+            if not self._has_served:
                 raise
         except ValidationError as error:
-            if not self._rolled_out:
+            if not self._has_served:
                 raise
             _log.error("the new user_config was not taken: %s", error)
             holder.refresh_error = "the deployment's user_config is not one of this application"
         else:
-            self._rolled_out = True
+            self._has_served = True
         self._serves.set(0, {"version": before})
         self._serves.set(1, {"version": holder.get().classifier.version})
         self._refused.set(0 if holder.refresh_error is None else 1)
@@ -189,6 +189,8 @@ class Replica:
         holder: ModelHolder = self.app.state.holder
         if not holder.is_ready:
             raise RuntimeError("the service is not ready; its log says why")
+        # Ray does not call `reconfigure` for a `user_config` of null: it serves all the same.
+        self._has_served = True
 
 
 # A function that makes the application, rather than the application: that one holds what cannot be

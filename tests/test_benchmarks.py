@@ -96,7 +96,7 @@ def test_scaling_measures_a_process_and_foretells_its_waiting(tmp_path: Path) ->
     foretold = [row for row in results["waiting, foretold and found"] if row[""] == "a process"]
     assert [row["load"] for row in foretold] == [0.5, 0.7, 0.85]
     assert all(row["found"] > 0 for row in foretold)
-    assert "lanes, that is cores, 70% busy" in printed
+    assert "99 % wait at most, ms, a queue for each lane" in printed
 
 
 @pytest.mark.parametrize(

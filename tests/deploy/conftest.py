@@ -5,7 +5,9 @@ import itertools
 import json
 import os
 import secrets
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,7 +26,7 @@ from tests.declared import check_declared
 Json = dict[str, Any]
 
 DEFAULTS = {"device": "cpu"}
-START_S = 120
+ANSWER_S = 150  # longer than whatever the driver waits for
 
 
 class Cluster:
@@ -52,8 +54,12 @@ class Cluster:
             )
         self._deployed: object = None
         self._lock = threading.Lock()
-        self._answer()
-        self.address: str = self.do("url")
+        try:
+            self._answer()
+            self.address: str = self.do("url")
+        except BaseException:
+            self.stop()
+            raise
 
     def do(self, what: str, **arguments: Any) -> Any:
         """Have something done; returns its answer."""
@@ -85,11 +91,13 @@ class Cluster:
         try:
             self.process.wait(timeout=60)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)  # its nodes with it
             self.process.wait()
 
     def _answer(self) -> Any:
         assert self.process.stdout is not None
+        if not select.select([self.process.stdout], [], [], ANSWER_S)[0]:
+            pytest.fail(f"no answer within {ANSWER_S} s\n{self.log.read_text()[-4000:]}")
         line = self.process.stdout.readline()
         answer = json.loads(line) if line else {"error": "the cluster's process has ended"}
         if "error" in answer:

@@ -31,6 +31,8 @@ EXCEPTIONS = {
     "test_pages_of_listed_origins_may_ask_and_no_others": "it compares two services by turns, for "
     "each of which the other would be deployed anew; it is asked of one below",
     "test_another_number_of_draws_is_another_version_of_the_same_draws": "as above",
+    "test_an_address_with_something_invisible_at_its_end_is_another": "as above",
+    "test_no_way_of_writing_the_address_reloads_without_the_key": "as above",
     "test_after_all_this_the_same_services_answer_and_have_logged_no_fault": "it reads the log of "
     "a process; test_ray.py reads those of replicas",
 }
@@ -75,3 +77,16 @@ def test_the_key_opens_everything_but_a_reload_which_is_told_how_weights_come(
         assert "rolled out" in check_problem(client.post("/model/reload"), 409)
         client.headers.pop("Authorization")
         check_problem(client.post("/model/reload"), 401)
+
+
+def test_no_way_of_writing_an_address_leads_around_the_key(
+    make_server: Callable[..., RayServer],
+) -> None:
+    with make_server(device="cpu", draws=40, api_key=KEY).client() as client:
+        check_problem(client.post("/model/reload"), 401)
+        for end in ("%0A", "%0D%0A", "%0a?x", "/", "%2F", "%00", "?", ";", "%20"):
+            for start in ("", "/", "/.", "/x/.."):
+                target = client.base_url.copy_with(raw_path=f"{start}/model/reload{end}".encode())
+                assert client.post(target).status_code in {401, 404}
+        for path in ("/predict", "/model", "/v2/models/digits/infer"):
+            assert client.post(f"{path}%0A").status_code == 404
