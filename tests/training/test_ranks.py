@@ -157,7 +157,7 @@ def by_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A whole run of two ranks, and what it said."""
     folder = tmp_path_factory.mktemp("by-two")
     process = start(folder, epochs=40)
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=900)
     assert process.returncode == 0, said
     return folder, said
 
@@ -167,7 +167,7 @@ def test_two_ranks_reach_the_quality_of_one(by_two: tuple[Path, str], tmp_path: 
     folder, _ = by_two
     alone = subprocess.run(
         (sys.executable, *RUN),
-        check=False, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300,
+        check=False, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert alone.returncode == 0, alone.stderr
     two, one = (
@@ -201,7 +201,7 @@ def test_a_run_whose_rank_is_killed_is_started_again_and_ends_as_if_it_had_not_b
     whole.mkdir()
     killed.mkdir()
     process = start(whole)
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=900)
     assert process.returncode == 0, said
 
     process = start(killed, launch=("--max-restarts", "1"))
@@ -210,7 +210,7 @@ def test_a_run_whose_rank_is_killed_is_started_again_and_ends_as_if_it_had_not_b
     while not unfinished.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(second_rank(process.pid), signal.SIGKILL)
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=900)
     assert process.returncode == 0, said
     assert re.search(r"continuing the unfinished run after epoch [1-7] of 8", said), said
     assert version_of(killed) == version_of(whole)
@@ -241,7 +241,7 @@ def test_one_rank_does_not_go_on_from_what_two_have_left(tmp_path: Path) -> None
     assert unfinished.exists(), said
     alone = subprocess.run(
         (sys.executable, *RUN, "--epochs", "8"),
-        check=False, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300,
+        check=False, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert alone.returncode == 2
     assert "ranks 2 there, 1 now" in alone.stderr
