@@ -15,6 +15,7 @@ import ray
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve import metrics
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,7 +25,16 @@ from service.collector import settle
 from service.holder import ModelHolder
 from service.watch import Refresher, ReloadError
 
-__all__ = ["DigitReader", "Options", "Replica", "Rollout", "app", "build", "granted_settings"]
+__all__ = [
+    "BehindProxy",
+    "DigitReader",
+    "Options",
+    "Replica",
+    "Rollout",
+    "app",
+    "build",
+    "granted_settings",
+]
 
 _log = logging.getLogger("service")
 
@@ -97,14 +107,16 @@ def build() -> FastAPI:
 
     made = create_app(settings, rolled_out=True, on_ready=ready, on_failed_start=loaded.set)
     made.state.loaded = loaded
-    made.add_middleware(OneRequestId)
+    made.add_middleware(BehindProxy)
     return made
 
 
-class OneRequestId:
-    """Leave `X-Request-ID` to Ray's proxy, which adds one to every answer, where both agree.
+class BehindProxy:
+    """Even out where Ray's proxy and replicas are otherwise than a server of one's own.
 
-    They agree on every id but one that the service would not take from a client.
+    The proxy adds `X-Request-ID` to every answer: where both agree, it is left to it. They agree on
+    every id but one that the service would not take from a client. And where a client leaves, what
+    reads on is told so by an exception: it is told as ASGI has it instead.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -118,6 +130,12 @@ class OneRequestId:
             return
         given = Headers(scope=scope).get("x-request-id")
 
+        async def receive_or_leave() -> Message:
+            try:
+                return await receive()
+            except RayError:  # the proxy has given the request up, or is no more
+                return {"type": "http.disconnect"}
+
         async def send_without(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
@@ -125,7 +143,7 @@ class OneRequestId:
                     del headers["x-request-id"]
             await send(message)
 
-        await self._app(scope, receive, send_without)
+        await self._app(scope, receive_or_leave, send_without)
 
 
 class Replica:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from model import load_checkpoint, save_checkpoint
 from model.checkpoint import SHIPPED
 from tests.conftest import drawn_seven, encoded, start_service, wait_until_ready
-from tests.deploy.conftest import DEFAULTS, Cluster
+from tests.deploy.conftest import DEFAULTS, Cluster, Json
+from tests.service.test_bad_input import head
 from tests.service.test_predict import crossed_strokes
 
 pytestmark = pytest.mark.ray
@@ -354,24 +356,50 @@ def test_what_waits_beyond_the_bound_is_429_and_says_when_to_come_again(
     cluster.changed()
 
 
-def test_replicas_log_as_the_service_by_itself_does(cluster: Cluster, seven_png: bytes) -> None:
-    cluster.deploy(DEFAULTS, 1)
+def log_lines(cluster: Cluster) -> list[Json]:
+    """What replicas have logged since the cluster is there."""
+    logs = cluster.temporary.glob("ray/session_2*/logs/worker-*.err")
+    text = "".join(log.read_text() for log in logs)
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def faults(cluster: Cluster) -> str:
+    return "\n".join(line["exception"] for line in log_lines(cluster) if "exception" in line)
+
+
+def ask_and_find_logged(cluster: Cluster, picture: bytes, request_id: str) -> Json:
+    """The line of an answered request."""
     with httpx.Client(base_url=cluster.address, timeout=30) as client:
-        for request_id in ("logged-first", "logged-second"):
-            headers = {"X-Request-ID": request_id}
-            client.post("/predict", files={"file": seven_png}, headers=headers)
-
-    def lines() -> list[dict[str, Any]]:
-        logs = cluster.temporary.glob("ray/session_2*/logs/worker-*.err")
-        text = "".join(log.read_text() for log in logs)
-        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-
+        for name in (request_id, f"{request_id}-after"):
+            client.post("/predict", files={"file": picture}, headers={"X-Request-ID": name})
     deadline = time.monotonic() + 10
-    while "logged-second" not in {line.get("request_id") for line in lines()}:
+    while f"{request_id}-after" not in {line.get("request_id") for line in log_lines(cluster)}:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    (line,) = [line for line in lines() if line.get("request_id") == "logged-first"]
+    (line,) = [line for line in log_lines(cluster) if line.get("request_id") == request_id]
+    return line
+
+
+@pytest.mark.parametrize("path", ["/predict", "/model/reload"])  # the latter answers before
+def test_a_client_that_leaves_amid_its_body_is_no_fault(
+    cluster: Cluster, seven_png: bytes, path: str
+) -> None:
+    cluster.deploy(DEFAULTS, 1)
+    url = httpx.URL(cluster.address)
+    for _ in range(5):
+        with socket.create_connection((url.host, url.port or 80), timeout=20) as sock:
+            sock.sendall(head(path, "Content-Length: 5000000", "Connection: close") + b"x")
+            if path == "/model/reload":
+                assert sock.recv(12) == b"HTTP/1.1 403"
+            time.sleep(0.1)
+    ask_and_find_logged(cluster, seven_png, f"beside-those-that-left{path.replace('/', '-')}")
+    assert faults(cluster) == ""
+
+
+def test_replicas_log_as_the_service_by_itself_does(cluster: Cluster, seven_png: bytes) -> None:
+    cluster.deploy(DEFAULTS, 1)
+    line = ask_and_find_logged(cluster, seven_png, "logged")
     assert line["logger"] == "service.answered"
     assert (line["route"], line["status"], line["accepted"]) == ("/predict", 200, 1)
     # Whatever these tests have done, nothing of it was a fault.
-    assert not [line for line in lines() if "exception" in line]
+    assert faults(cluster) == ""

@@ -126,7 +126,7 @@ def test_an_id_that_ray_repeats_is_left_to_it(
     def answer() -> Response:
         return Response(headers={"X-Request-ID": given})
 
-    app.add_middleware(ray_app.OneRequestId)
+    app.add_middleware(ray_app.BehindProxy)
 
     async def ask() -> list[str]:
         transport = httpx.ASGITransport(app)
@@ -135,3 +135,18 @@ def test_an_id_that_ray_repeats_is_left_to_it(
         return answer.headers.get_list("x-request-id")
 
     assert asyncio.run(ask()) == left
+
+
+def test_a_client_that_has_left_is_told_as_everywhere(ray_app: ModuleType) -> None:
+    from ray.exceptions import TaskCancelledError
+
+    told = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001
+        told.append(await receive())
+
+    async def receive() -> Any:
+        raise TaskCancelledError
+
+    asyncio.run(ray_app.BehindProxy(app)({"type": "http", "headers": []}, receive, None))
+    assert told == [{"type": "http.disconnect"}]
