@@ -22,7 +22,9 @@ from tests.soak.traffic import form, get, post
 
 pytestmark = pytest.mark.soak
 
-RELOADS = choose(12, 200)
+# Three times as many as are asked for: rests scatter by 10 MB, and of 200 reloads that alone could
+# be taken for 60 kB a reload.
+RELOADS = choose(12, 600)
 DRAWS = 100
 WINDOW = 10
 ENOUGH = 10  # rests, for a growth to be told
@@ -57,8 +59,9 @@ def another(shipped: Checkpoint, i: int) -> Checkpoint:
 
 def break_file(path: Path, i: int) -> None:
     """Leave something at the path that is no usable checkpoint, each time of another kind."""
+    whole = SHIPPED.read_bytes()
     kinds: list[Callable[[], object]] = [
-        lambda: path.write_bytes(SHIPPED.read_bytes()[: 1000 * (i + 1)]),
+        lambda: path.write_bytes(whole[: len(whole) * (i + 1) // (RELOADS + 1)]),
         lambda: path.write_bytes(b""),
         lambda: path.write_bytes(b"no checkpoint"),
         lambda: spoil(path, lambda tensors, _: tensors["conv1.bias.mean"].fill(np.nan)),
