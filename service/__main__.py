@@ -17,9 +17,11 @@ from service.background import is_busy
 from service.collector import settle
 from service.descriptors import allow_descriptors
 from service.server import Server
-from service.settings import Settings
+from service.settings import Settings, misspelt
 
 __all__ = ["main"]
+
+_log = logging.getLogger("service")
 
 
 def main() -> int:
@@ -38,6 +40,8 @@ def main() -> int:
     # Under a crowd, lanes would wait 5 ms for a busy event loop to hand them the interpreter.
     sys.setswitchinterval(0.001)
     logs.configure(settings.log_level, settings.log_format)
+    for name, meant in misspelt(os.environ).items():
+        _log.warning("%s is no setting and has no effect; is %s meant?", name, meant)
     allow_descriptors()
     failed = False
 

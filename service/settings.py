@@ -1,6 +1,8 @@
 """Every setting of the service, read from the environment (`MNN_…`) and checked at start."""
 
+import difflib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -10,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from model.classifier import DEFAULT_DRAWS
 from model.door import MAX_PIXELS
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "misspelt"]
 
 MIB = 2**20
 
@@ -147,3 +149,22 @@ class Settings(BaseSettings):
     def origins(self) -> list[str]:
         """The origins of `cors_origins`."""
         return [origin for part in (self.cors_origins or "").split(",") if (origin := part.strip())]
+
+
+def misspelt(names: Iterable[str]) -> dict[str, str]:
+    """Variables that look like a setting and are none, each with the setting that may be meant.
+
+    Whoever writes `MNN_KEYFORALL=true` believes that a key is asked for.
+
+    Args:
+        names: Of the environment's variables.
+    """
+    prefix = Settings.model_config["env_prefix"]
+    settings = [f"{prefix}{name}".upper() for name in Settings.model_fields]
+    unknown = {name for name in names if name.upper().startswith(prefix)}
+    found = {}
+    for name in sorted(unknown - set(settings)):
+        near = difflib.get_close_matches(name.upper(), settings, n=1, cutoff=0.85)
+        if near and near[0] != name.upper():  # case is not told apart
+            found[name] = near[0]
+    return found
