@@ -43,7 +43,7 @@ test: $(READY) ## all tests but the slow ones
 test-slow: $(READY) ## the slow tests: a clean clone, training on MNIST
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-soak: $(READY) ## the long form of the tests under load and of stops; some twenty minutes
+soak: $(READY) ## the long form of the tests under load and of stops; some twenty-five minutes
 	MNN_SOAK=long $(BIN)/python -m pytest -m soak --capture=no $(ARGS)
 
 test-docker: $(READY) ## the containers on a real Docker engine

@@ -1,12 +1,20 @@
 """The bodies of the Open Inference Protocol v2, as they are declared and for the most part made."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, Field
 
 from model.classifier import LEAST_DRAWS, LEAST_LEVEL
 from model.door import SIDE
-from service.tensors import INPUT, MAX_IMAGES, OUTPUTS
+from service.tensors import (
+    INPUT,
+    MAX_IMAGES,
+    OUTPUTS,
+    TRITONS,
+    WITHOUT_EFFECT,
+    WITHOUT_EFFECT_ON_TENSORS,
+)
 
 __all__ = [
     "INFER_REQUEST",
@@ -115,20 +123,32 @@ def _or_null(kind: str) -> dict[str, Any]:
     return {"type": [kind, "null"]}
 
 
+def _parameters(known: Mapping[str, Any], without_effect: Iterable[str]) -> dict[str, Any]:
+    """An object of parameters, which holds no others than these."""
+    return {
+        **_or_null("object"),
+        "properties": {
+            **known,
+            **{name: {"description": "Without effect."} for name in sorted(without_effect)},
+        },
+        "additionalProperties": False,
+    }
+
+
 _OUTPUT = {
     "type": "object",
     "required": ["name"],
     "properties": {
         "name": {"type": "string", "enum": list(OUTPUTS)},
-        "parameters": {
-            **_or_null("object"),
-            "properties": {
+        "parameters": _parameters(
+            {
                 "binary_data": {
                     **_or_null("boolean"),
                     "description": "Whether it comes after the JSON rather than in it.",
                 }
             },
-        },
+            WITHOUT_EFFECT_ON_TENSORS,
+        ),
     },
 }
 _INPUT = {
@@ -153,36 +173,39 @@ _INPUT = {
             "items": {"anyOf": [_NUMBERS, {"type": "array", "items": {}}]},
             "description": "Ink high on a background of 0, flat or nested like the shape.",
         },
-        "parameters": {
-            **_or_null("object"),
-            "properties": {
+        "parameters": _parameters(
+            {
                 "binary_data_size": {
                     **_or_null("integer"),
                     "description": "784 N, if the tensor follows the JSON in place of `data`.",
                 }
             },
-        },
+            WITHOUT_EFFECT_ON_TENSORS,
+        ),
     },
 }
 _PARAMETERS = {
-    **_or_null("object"),
-    "properties": {
-        "samples": {
-            **_or_null("integer"),
-            "minimum": LEAST_DRAWS,
-            "description": "Posterior draws to use, the first N.",
+    **_parameters(
+        {
+            "samples": {
+                **_or_null("integer"),
+                "minimum": LEAST_DRAWS,
+                "description": "Posterior draws to use, the first N.",
+            },
+            "level": {
+                **_or_null("number"),
+                "minimum": LEAST_LEVEL,
+                "exclusiveMaximum": 1,
+                "description": "Mass of the credible intervals, at most 1 - 2/samples.",
+            },
+            "binary_data_output": {
+                **_or_null("boolean"),
+                "description": "Whether outputs come after the JSON unless they say otherwise.",
+            },
         },
-        "level": {
-            **_or_null("number"),
-            "minimum": LEAST_LEVEL,
-            "exclusiveMaximum": 1,
-            "description": "Mass of the credible intervals, at most 1 - 2/samples.",
-        },
-        "binary_data_output": {
-            **_or_null("boolean"),
-            "description": "Whether outputs come after the JSON unless they say otherwise.",
-        },
-    },
+        WITHOUT_EFFECT,
+    ),
+    "patternProperties": {f"^{TRITONS}": {"description": "Without effect."}},
 }
 _REQUEST = {
     "title": "InferRequest",

@@ -24,6 +24,9 @@ __all__ = [
     "MAX_BODY_BYTES",
     "MAX_IMAGES",
     "OUTPUTS",
+    "TRITONS",
+    "WITHOUT_EFFECT",
+    "WITHOUT_EFFECT_ON_TENSORS",
     "InferenceRequest",
     "TensorError",
     "Wanted",
@@ -63,11 +66,12 @@ OUTPUTS: dict[str, _Tensor] = {
 }
 
 # Hints to a scheduler that there is none of here, and that clients may send by habit.
-_WITHOUT_EFFECT = frozenset(
+WITHOUT_EFFECT = frozenset(
     {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers"}
 )
+TRITONS = "triton_"  # how parameters begin that mean something to Triton alone
 # How clients of MLServer note for themselves what they have made a tensor of.
-_WITHOUT_EFFECT_ON_TENSORS = frozenset({"content_type"})
+WITHOUT_EFFECT_ON_TENSORS = frozenset({"content_type"})
 
 
 class TensorError(ValueError):
@@ -275,7 +279,7 @@ def _read_parameters(parameters: Mapping[str, Any]) -> tuple[int | None, float |
     """`samples`, `level` and whether outputs are to be binary unless they say otherwise."""
     known = {"samples", "level", "binary_data_output"}
     for name in parameters:
-        if not (name in known or name in _WITHOUT_EFFECT or name.startswith("triton_")):
+        if not (name in known or name in WITHOUT_EFFECT or name.startswith(TRITONS)):
             raise TensorError(
                 f"The parameter {_shown(name)} is not known; there are 'samples', 'level' and "
                 "'binary_data_output'."
@@ -401,7 +405,7 @@ def _check_parameters(parameters: Mapping[str, Any], tensor: str, known: str) ->
             "'prediction' and 'probabilities' say as much."
         )
     for name in parameters:
-        if name not in {known, "classification", *_WITHOUT_EFFECT_ON_TENSORS}:
+        if name not in {known, "classification", *WITHOUT_EFFECT_ON_TENSORS}:
             raise TensorError(
                 f"The parameter {_shown(name)} of {tensor!r} is not known; there is {known!r}."
             )

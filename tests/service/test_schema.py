@@ -83,9 +83,7 @@ def fitting(body: dict[str, Any]) -> dict[str, Any]:
     data = [i % 256 for i in range(n * 784)]
     result = {**body, "inputs": [{**tensor, "data": data}]}
     if body.get("parameters"):
-        known = {"samples", "level", "binary_data_output"}
-        parameters = {name: value for name, value in body["parameters"].items() if name in known}
-        result["parameters"] = {**parameters, **consistent(parameters)}
+        result["parameters"] = {**body["parameters"], **consistent(body["parameters"])}
     if body.get("outputs"):
         result["outputs"] = list({output["name"]: output for output in body["outputs"]}.values())
     return result

@@ -35,7 +35,7 @@ def test_settings_themselves_and_what_others_of_the_project_read_are_not_told() 
 def test_the_service_warns_of_one_without_its_value_and_serves(
     make_server: Callable[..., Server],
 ) -> None:
-    server = make_server(device="cpu", draws=40, apikey="never to be logged")
+    server = make_server(device="cpu", apikey="never to be logged")
     warnings = [line["message"] for line in server.logged() if line["level"] == "warning"]
     assert warnings == ["MNN_APIKEY is no setting and has no effect; is MNN_API_KEY meant?"]
     assert "never to be" not in server.log.read_text()
