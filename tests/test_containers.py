@@ -375,7 +375,8 @@ def test_training_on_mnist_in_a_mounted_folder_refreshes_the_service(
     compose.settings["MNN_DATA_DIR"] = str(mnist_root.resolve())
     compose("up", "--wait", "--no-build")
     (container,) = compose.containers()
-    said = compose.train("training", "--epochs", "1", "--brief", "--imitated", "0")
+    hasty = ("--epochs", "1", "--brief", "--imitated", "0", "--threads", "1")
+    said = compose.train("training", *hasty)
     assert f"A short run, 1 of the usual {PRESETS[Mnist.name].fit.epochs} epochs" in said
     until(lambda: described(container)["source"] == "file", "not refreshed")
     body = described(container)
