@@ -17,7 +17,8 @@ if echo "$*" | grep --quiet --extended-regexp --line-regexp "$FAILS"; then exit 
 """
 SLOW, DOCKER = "test-slow ARGS=-k 'not clean_clone'", "test-docker"
 CLONE, RAY = "test-slow ARGS=-k clean_clone", "test-ray"
-SERVICE, REST = "test ARGS=tests/service", "test ARGS=--ignore=tests/service"
+SERVICE = "test ARGS=tests/service tests/page"
+REST = "test ARGS=--ignore=tests/service --ignore=tests/page"
 
 
 def run(folder: Path, fails: str) -> "subprocess.CompletedProcess[str]":
