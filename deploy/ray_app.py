@@ -6,7 +6,6 @@ Ray grants it. Its weights come with the deployment's `user_config`, and from no
 
 import asyncio
 import logging
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,10 @@ from ray.serve import metrics
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import Settings, create_app, logs
+from service import Settings, create_app
 from service.collector import settle
 from service.holder import ModelHolder
+from service.process import prepare
 from service.watch import Refresher, ReloadError
 
 __all__ = [
@@ -37,8 +37,6 @@ __all__ = [
 ]
 
 _log = logging.getLogger("service")
-
-_SWITCH_INTERVAL_S = 0.001  # as `python -m service` has it: lanes hand the interpreter over sooner
 
 
 class Options(BaseModel):
@@ -97,8 +95,7 @@ def granted_settings(granted: Mapping[str, float]) -> Settings:
 def build() -> FastAPI:
     """Make the application of one replica, in the replica."""
     settings = granted_settings(ray.get_runtime_context().get_assigned_resources())
-    logs.configure(settings.log_level, settings.log_format)
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    prepare(settings)
     loaded = asyncio.Event()  # well or not
 
     def ready() -> None:

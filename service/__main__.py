@@ -11,17 +11,15 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from service import logs
 from service.app import create_app
 from service.background import is_busy
 from service.collector import settle
 from service.descriptors import allow_descriptors
+from service.process import prepare
 from service.server import Server
-from service.settings import Settings, misspelt
+from service.settings import Settings
 
 __all__ = ["main"]
-
-_log = logging.getLogger("service")
 
 
 def main() -> int:
@@ -37,11 +35,7 @@ def main() -> int:
         for fault in error.errors():
             print(f"error: {_told(fault)}", file=sys.stderr)  # noqa: T201
         return 2
-    # Under a crowd, lanes would wait 5 ms for a busy event loop to hand them the interpreter.
-    sys.setswitchinterval(0.001)
-    logs.configure(settings.log_level, settings.log_format)
-    for name, meant in misspelt(os.environ).items():
-        _log.warning("%s is no setting and has no effect; is %s meant?", name, meant)
+    prepare(settings)
     allow_descriptors()
     failed = False
 
