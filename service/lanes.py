@@ -226,6 +226,9 @@ class Lanes(Generic[Q, P, A]):
         for job in jobs:
             if not job.future.done():
                 job.future.set_exception(ClientDisconnect())
+                # Looked at: of many it is the first alone that is waited for, and asyncio would
+                # report the others as never retrieved.
+                job.future.exception()
 
     def _drop(self, jobs: Sequence[_Job[Q, P, A]]) -> None:
         """Whatever a lane has not begun will cost nothing any more, and its place is free."""
@@ -235,8 +238,7 @@ class Lanes(Generic[Q, P, A]):
         self._decoded.discard(jobs)
         for job in jobs:
             self._release(job)
-            if not job.future.cancel() and not job.future.cancelled():
-                job.future.exception()  # looked at, so that it is not reported as never retrieved
+            job.future.cancel()
 
     def _deliver(self, jobs: Sequence[_Job[Q, P, A]], dones: Sequence[Done[A]]) -> None:
         for job, done in zip(jobs, dones, strict=True):

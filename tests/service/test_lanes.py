@@ -309,6 +309,29 @@ def test_a_client_that_leaves_is_dropped_before_it_costs_anything(
     assert lanes._pending == 0
 
 
+def test_a_client_that_leaves_as_its_answers_come_is_nothing_that_asyncio_reports(
+    make: Callable[..., Numbers],
+) -> None:
+    lanes = make()
+    reported: list[str] = []
+
+    async def leave() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, told: reported.append(told["message"]))
+        left = loop.create_future()
+        running = asyncio.ensure_future(lanes.run([2, 3, 4], left))
+        await asyncio.sleep(0)
+        left.set_result(None)
+        time.sleep(0.2)  # the loop hears of both at once, in this order
+        with pytest.raises(ClientDisconnect):
+            await running
+
+    asyncio.run(leave())
+    gc.collect()
+    assert reported == []
+    assert lanes._pending == 0
+
+
 def test_a_full_queue_is_429_at_once_and_says_when_to_come_again(
     make: Callable[..., Numbers], work: Work
 ) -> None:

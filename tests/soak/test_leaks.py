@@ -56,9 +56,9 @@ def temporary_files(held: Holdings, folder: Path) -> set[str]:
 
 
 def faults(server: Server) -> list[str]:
-    """What the log tells of the service's own faults."""
+    """What the log tells of the service's own faults: messages, and exceptions where there are."""
     return [
-        line["message"]
+        "\n".join(filter(None, (line["message"], line.get("exception"))))
         for line in server.logged()
         if line["level"] in {"error", "critical"} or "exception" in line
     ]
