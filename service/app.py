@@ -14,6 +14,7 @@ from model.errors import CheckpointError
 from service import problems
 from service.admission import Admission, Gate
 from service.guard import Guard
+from service.head import Head
 from service.holder import ModelHolder, announce
 from service.keys import Keys
 from service.metrics import Metrics
@@ -104,6 +105,7 @@ def create_app(
         lambda n_entering: _refusal(app, n_entering),
     )
     app.add_middleware(Admission, gate=app.state.gate)
+    app.add_middleware(Head)
     if settings.api_key is not None and settings.key_for_all:
         app.add_middleware(
             Keys,

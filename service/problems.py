@@ -155,10 +155,13 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
         detail = f"The body is not the multipart form that is expected: {detail}"
     if status == 404 and detail == "Not Found":
         detail = NOTHING_THERE
+    headers = error.headers
     if status == 405:
-        allowed = (error.headers or {}).get("Allow", "another method")
+        allowed = (headers or {}).get("Allow", "another method")
         detail = f"{request.method} is not possible here; use {allowed}."
-    return response(request.scope, status, detail, error.headers)
+        if allowed == "GET":
+            headers = {"Allow": "GET, HEAD"}  # `service.head`
+    return response(request.scope, status, detail, headers)
 
 
 async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:

@@ -11,6 +11,7 @@ from tests.service import (
     test_api_docs,
     test_bad_input,
     test_batch,
+    test_head,
     test_inference,
     test_keys,
     test_model_and_health,
@@ -42,7 +43,7 @@ globals().update(
     borrowed(
         [
             test_predict, test_batch, test_pictures, test_bad_input, test_model_and_health,
-            test_keys, test_inference, test_openapi, test_page, test_api_docs,
+            test_head, test_keys, test_inference, test_openapi, test_page, test_api_docs,
         ],
         asking={"client", "server"},
         not_asking={"make_server"},

@@ -434,7 +434,7 @@ def test_what_is_not_there_is_an_error_of_the_protocol(
     check_error(answer, status)
     assert answer.headers["X-Request-ID"] == "mine"
     if status == 405:
-        assert answer.headers["Allow"] in ("GET", "POST")
+        assert answer.headers["Allow"] in ("GET, HEAD", "POST")
 
 
 @pytest.mark.parametrize("path", ["/v2x", "/v", "/predict", "/model/v2"])
