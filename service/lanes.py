@@ -118,7 +118,7 @@ class Lanes(Generic[Q, P, A]):
         self._prepare, self._compute, self._belongs = prepare, compute, belongs
         self._queue, self._timeout_s, self._worked = queue, timeout_s, worked
         self._pending = 0  # admitted and not yet answered or dropped; the event loop's alone
-        self._usual_s = 0.05  # running mean of the time that one picture takes
+        self._usual_s, self._n_takes = 0.0, 0  # running mean of the time that one picture takes
         self._arrived: _Waiting[Q, P, A] = _Waiting(size)
         self._decoded: _Waiting[Q, P, A] = _Waiting(size) if n_decoders else self._arrived
         self._threads = [
@@ -275,10 +275,19 @@ class Lanes(Generic[Q, P, A]):
             dones = [job.done() for job in jobs]
             seconds = time.monotonic() - taken
             self._worked(seconds)
-            self._usual_s += 0.05 * (seconds / len(jobs) - self._usual_s)
+            self._learn(seconds / len(jobs))
             with suppress(RuntimeError):  # a loop that is closed has nobody left to wait
                 jobs[0].future.get_loop().call_soon_threadsafe(self._deliver, jobs, dones)
             del jobs, dones  # while it waits, a thread holds on to no model that has been replaced
+
+    def _learn(self, picture_s: float) -> None:
+        """Note how long a picture took.
+
+        The first takes weigh as much as each other: a guess in their place would have a service
+        that has just started refuse what it could answer.
+        """
+        self._n_takes += 1
+        self._usual_s += max(0.05, 1 / self._n_takes) * (picture_s - self._usual_s)
 
     def _work_off(self, jobs: Sequence[_Job[Q, P, A]]) -> None:
         together: dict[Hashable, list[_Job[Q, P, A]]] = {}

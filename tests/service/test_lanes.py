@@ -372,6 +372,29 @@ def test_a_queue_that_takes_too_long_is_429_though_it_has_room(
     assert held(work, lanes, crowd) == [11]
 
 
+def test_how_long_a_picture_takes_is_learnt_from_the_first_and_not_guessed(
+    make: Callable[..., Numbers], work: Work
+) -> None:
+    lanes = make(queue=50, timeout_s=1.0, batch=1)
+    assert lanes.refusal(1) is None
+
+    async def crowd() -> None:
+        waiting = [asyncio.ensure_future(answers(lanes, n)) for n in range(20, 60)]
+        await asyncio.sleep(0)
+        assert lanes.refusal(1) is None  # 41 are waiting, and nobody knows how long they take
+        work.go.set()
+        assert await asyncio.gather(*waiting) == [[10 * n + 1] for n in range(20, 60)]
+
+    assert held(work, lanes, crowd) == [11]
+    known = make()
+    for took_s, mean_s in ((0.02, 0.02), (0.1, 0.06), (0.03, 0.05)):
+        known._learn(took_s)
+        assert known._usual_s == pytest.approx(mean_s)
+    for _ in range(100):
+        known._learn(1.0)  # slower from now on, which must be noticed
+    assert known._usual_s > 0.9
+
+
 def test_however_slow_the_lanes_were_an_empty_queue_lets_in(make: Callable[..., Numbers]) -> None:
     lanes = make(timeout_s=1.0)
     lanes._usual_s = 60.0
