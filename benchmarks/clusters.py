@@ -17,14 +17,15 @@ from pathlib import Path
 
 import httpx
 
-__all__ = ["behind_nginx", "has_nginx", "has_ray", "processes", "under_ray"]
+__all__ = ["ONE_LANE", "behind_nginx", "has_nginx", "has_ray", "processes", "under_ray"]
 
 _ROOT = Path(__file__).parent.parent
 _START_S = 90.0
-_ENVIRONMENT = {
+
+ONE_LANE = {
     "MNN_DEVICE": "cpu", "MNN_LANES": "1", "MNN_LOG_LEVEL": "warning", "MNN_DRAIN_WAIT_S": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
 }  # fmt: skip
+"""The settings of every service here."""
 
 _NGINX = """
 worker_processes 1;
@@ -75,7 +76,7 @@ def processes(count: int) -> Iterator[list[str]]:
         urls = []
         for _ in range(count):
             port = _free_port()
-            environment = {**os.environ, **_ENVIRONMENT, "MNN_PORT": str(port)}
+            environment = {**os.environ, **ONE_LANE, "MNN_PORT": str(port)}
             process = subprocess.Popen(
                 [sys.executable, "-m", "service"], cwd=_ROOT, env=environment
             )
@@ -117,7 +118,8 @@ def behind_nginx(urls: Sequence[str], folder: Path) -> Iterator[str]:
 @contextlib.contextmanager
 def under_ray(replicas: Sequence[int]) -> Iterator[list[str]]:
     """One application with so many replicas for each entry, behind one proxy; their addresses."""
-    os.environ.update(_ENVIRONMENT)  # before Ray is imported: its processes inherit it
+    # Before Ray is imported: its processes inherit it.
+    os.environ.update({**ONE_LANE, "RAY_USAGE_STATS_ENABLED": "0"})
     import ray  # noqa: PLC0415 - only where it is wanted and installed
     from ray import serve  # noqa: PLC0415
 

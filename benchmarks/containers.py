@@ -4,7 +4,6 @@ Needs a Docker engine. Builds what is missing, in a project of its own that is r
 """
 
 import argparse
-import os
 import shutil
 import statistics
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from benchmarks.compose import Compose
 from benchmarks.report import format_table, write_json
 
 __all__ = ["main"]
@@ -32,69 +32,59 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         sources = Path(temporary) / "sources"
         _copy_sources(sources)
+        compose = Compose(_PROJECT, sources)
         try:
-            results = _measure(sources)
+            results = _measure(compose)
         except subprocess.CalledProcessError as error:
             print(f"error: {' '.join(error.cmd)}\n{error.stdout}", file=sys.stderr)
             return 1
         finally:
-            _compose(sources, "--profile", "training", "down", "--volumes", "--rmi", "local")
+            compose("--profile", "training", "down", "--volumes", "--rmi", "local")
     print(format_table([{"what": what, "": value} for what, value in results.items()]))
     if options.json:
         write_json(options.json, {"containers": results})
     return 0
 
 
-def _measure(sources: Path) -> dict[str, float]:
+def _measure(compose: Compose) -> dict[str, float]:
     results: dict[str, float] = {}
     steps = tqdm(["build", "size", "start", "rebuild"], desc="containers", disable=None)
     for step in steps:
         steps.set_postfix_str(step)
         if step == "build":
-            _compose(sources, "--profile", "training", "build")
+            compose("--profile", "training", "build")
         elif step == "size":
             for image in ("service", "training"):
-                size = _run(sources, "docker", "inspect", "-f", "{{.Size}}", f"{_PROJECT}-{image}")
+                image_name = f"{compose.project}-{image}"
+                size = compose.run("docker", "inspect", "-f", "{{.Size}}", image_name)
                 results[f"image {image}, MB"] = int(size) / 1e6
         elif step == "start":
-            seconds = [_seconds_to_healthy(sources) for _ in range(_STARTS)]
+            seconds = [_seconds_to_healthy(compose) for _ in range(_STARTS)]
             results[f"`up` to healthy, s (median of {_STARTS})"] = statistics.median(seconds)
         else:
-            with (sources / "service" / "app.py").open("a") as file:
+            with (compose.folder / "service" / "app.py").open("a") as file:
                 file.write("# a change\n")
             started = time.monotonic()
-            _compose(sources, "build", "service")
+            compose("build", "service")
             results["rebuild after a change of the sources, s"] = time.monotonic() - started
     return results
 
 
-def _seconds_to_healthy(sources: Path) -> float:
+def _seconds_to_healthy(compose: Compose) -> float:
     started = time.monotonic()
-    _compose(sources, "up", "--wait", "--no-build")
+    compose("up", "--wait", "--no-build")
     seconds = time.monotonic() - started
-    _compose(sources, "down", "--volumes")
+    compose("down", "--volumes")
     return seconds
 
 
 def _copy_sources(folder: Path) -> None:
     """What git tracks, as it stands in the working tree: the rebuild changes the copy only."""
-    for name in _run(_ROOT, "git", "ls-files").splitlines():
+    tracked = subprocess.check_output(["git", "ls-files"], cwd=_ROOT, text=True)
+    for name in tracked.splitlines():
         if (_ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(_ROOT / name, folder / name)
-
-
-def _compose(folder: Path, *arguments: str) -> str:
-    return _run(folder, "docker", "compose", "--project-name", _PROJECT, *arguments)
-
-
-def _run(folder: Path, *command: str) -> str:
-    environment = {**os.environ, "MNN_PUBLISH": "127.0.0.1:"}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, check=True, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 What stands before the service costs (a plain proxy, Ray's), what a second process brings with
 requests of 16 pictures, whether queueing theory foretells how long requests wait, and what follows
 from that for more than one machine. `.venv-ray/bin/python`, which `make test-ray` makes, has Ray;
-nginx and wrk are Debian's. Without one of them its rows are left out.
+nginx and wrk are Debian's. Without one of them its rows are left out. `--containers` adds
+containers behind nginx, for which a Docker engine builds the image.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,15 @@ import httpx
 from PIL import Image
 from tqdm import tqdm
 
-from benchmarks.clusters import behind_nginx, has_nginx, has_ray, processes, under_ray
+from benchmarks.clusters import (
+    ONE_LANE,
+    behind_nginx,
+    has_nginx,
+    has_ray,
+    processes,
+    under_ray,
+)
+from benchmarks.compose import scaled
 from benchmarks.queueing import mean_wait, wait_percentile
 from benchmarks.report import Row, format_table, write_json
 from model import open_bytes
@@ -54,10 +63,12 @@ class Contender:
     Attributes:
         url: The address.
         lanes: How many lanes are behind it, one in each process.
+        of: The name of the contender that is one of its kind; its own if None.
     """
 
     url: str
-    lanes: int
+    lanes: int = 1
+    of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ class Plan:
     rounds: int = 5
     alone: int = 40  # requests of each round, one after another
     seconds: float = 6.0  # of full load in each round
-    arriving_s: float = 30.0  # at each load
+    arriving_s: float = 60.0  # at each load
 
 
 _FULL, _QUICK = Plan(), Plan(rounds=1, alone=10, seconds=2.0, arriving_s=4.0)
@@ -107,14 +118,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
     parser.add_argument("--json", type=Path, help="also write the results there")
     parser.add_argument("--quick", action="store_true", help="everything once and briefly")
+    parser.add_argument("--containers", action="store_true", help="containers behind nginx, too")
     options = parser.parse_args()
-    plan = _QUICK if options.quick else _FULL
+    missing = [tool for tool in ("docker", "nginx") if shutil.which(tool) is None]
+    if options.containers and missing:
+        print(f"error: --containers needs {' and '.join(missing)}", file=sys.stderr)
+        return 2
     for name, there in (("nginx", has_nginx()), ("Ray", has_ray())):
         if not there:
             print(f"{name}: left out, not installed here")
+    try:
+        results = _measure(_QUICK if options.quick else _FULL, with_containers=options.containers)
+    except subprocess.CalledProcessError as error:
+        print(f"error: {' '.join(map(str, error.cmd))}\n{error.stdout}", file=sys.stderr)
+        return 1
+    if options.json:
+        write_json(options.json, results)
+    return 0
+
+
+def _measure(plan: Plan, *, with_containers: bool) -> dict[str, Any]:
+    """All parts, each told as soon as it is there."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        contenders = _start(stack, folder)
+        contenders = _start(stack, folder, with_containers=with_containers)
         light, heavy = _light(), _heavy()
         results: dict[str, Any] = {
             "sizes": {
@@ -136,22 +163,27 @@ def main() -> int:
         tell(_PASSED_ON, _passed_on(contenders, plan))
         tell("waiting, foretold and found", _waiting(contenders, heavy, most, plan))
     tell(f"{_WANTED:,} pictures a second", _sized(most, parts[_PASSED_ON], results["sizes"]))
-    if options.json:
-        write_json(options.json, {**results, **parts})
-    return 0
+    return {**results, **parts}
 
 
-def _start(stack: ExitStack, folder: Path) -> dict[str, Contender]:
+def _start(stack: ExitStack, folder: Path, *, with_containers: bool) -> dict[str, Contender]:
     urls = stack.enter_context(processes(2))
-    found = {"a process": Contender(urls[0], 1)}
+    found = {"a process": Contender(urls[0])}
+
+    def add_behind_nginx(kind: str, plural: str, urls: Sequence[str]) -> None:
+        one, two = f"a {kind} behind nginx", f"two {plural} behind nginx"
+        for name, behind in ((one, urls[:1]), (two, urls)):
+            url = stack.enter_context(behind_nginx(behind, folder / name.replace(" ", "-")))
+            found[name] = Contender(url, len(behind), of=one)
+
     if has_nginx():
-        for name, behind in (("a process behind nginx", urls[:1]), ("two behind nginx", urls)):
-            place = folder / name.replace(" ", "-")
-            url = stack.enter_context(behind_nginx(behind, place))
-            found[name] = Contender(url, len(behind))
+        add_behind_nginx("process", "processes", urls)
+    if with_containers:
+        add_behind_nginx("container", "containers", stack.enter_context(scaled(2, ONE_LANE)))
     if has_ray():
         one, two = stack.enter_context(under_ray((1, 2)))
-        found |= {"a replica under Ray": Contender(one, 1), "two under Ray": Contender(two, 2)}
+        found["a replica under Ray"] = Contender(one)
+        found["two under Ray"] = Contender(two, 2, of="a replica under Ray")
     return found
 
 
@@ -223,17 +255,14 @@ def _full_load(heavy: Asked, contender: Contender, seconds: float) -> float:
 def _rates(contenders: Mapping[str, Contender], most: Mapping[str, float]) -> list[Row]:
     rows: list[Row] = []
     for name, rate in most.items():
-        alone = {
-            "two behind nginx": "a process behind nginx",
-            "two under Ray": "a replica under Ray",
-        }.get(name, name)
+        each = contenders[name]
         rows.append(
             {
                 "": name,
-                "lanes": str(contenders[name].lanes),
+                "lanes": str(each.lanes),
                 "requests/s": rate,
                 "pictures/s": rate * _PICTURES,
-                "× one of its kind": rate / most[alone],
+                "× one of its kind": rate / most[each.of or name],
             }
         )
     return rows
@@ -248,7 +277,8 @@ def _waiting(
     chance to one lane, which has a queue of its own.
     """
     rows: list[Row] = []
-    measured = [name for name in contenders if name != "a process behind nginx"]
+    # One behind nginx waits as one alone does.
+    measured = [name for name, each in contenders.items() if each.lanes > 1 or "behind" not in name]
     turns = [(name, load) for name in measured for load in _LOADS]
     alone: dict[str, list[float]] = {}
     for name, load in tqdm(turns, desc="chance arrivals", disable=None, leave=False):
@@ -257,7 +287,9 @@ def _waiting(
             ask = heavy.of(each.url)
             alone[name] = [_timed(ask) for _ in range(plan.alone)]
         service_s = each.lanes / most[name]
-        took = _arriving(heavy, each.url, load * most[name], plan.arriving_s, seed=len(rows))
+        # The same chance for all, but for their pace.
+        seed = _LOADS.index(load)
+        took = _arriving(heavy, each.url, load * most[name], plan.arriving_s, seed=seed)
         cv2, lone_s = variance(alone[name]) / fmean(alone[name]) ** 2, fmean(alone[name])
         together_s = mean_wait(each.lanes, load * each.lanes, service_s, service_cv2=cv2)
         apart_s = mean_wait(1, load, service_s, service_cv2=cv2)
@@ -332,7 +364,7 @@ def _sized(most: Mapping[str, float], passed_on: list[Row], sizes: Mapping[str, 
     Cores by what two lanes did on the cores that they share with what stands before them.
     """
     rows: list[Row] = []
-    for name in ("two behind nginx", "two under Ray"):
+    for name in ("two processes behind nginx", "two containers behind nginx", "two under Ray"):
         if name in most:
             cores = 2 * _WANTED / (most[name] * _PICTURES) / _UTILISATION
             rows.append({"": f"cores, as {name}, {_PICTURES} a request", "needed": cores})
@@ -349,7 +381,7 @@ def _sized(most: Mapping[str, float], passed_on: list[Row], sizes: Mapping[str, 
         {"": "Gbit/s out", "needed": _WANTED * sizes["answer"] * 8e-9},
     ]
     for row in passed_on:
-        if row[""] != "a process":
+        if row[""] in {"a process behind nginx", "a replica under Ray"}:
             proxies = _WANTED / row["requests/s"] / _UTILISATION
             what = row[""].removeprefix("a process behind ").replace("a replica under ", "")
             rows += [
