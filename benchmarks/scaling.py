@@ -63,12 +63,13 @@ class Contender:
     Attributes:
         url: The address.
         lanes: How many lanes are behind it, one in each process.
-        of: The name of the contender that is one of its kind; its own if None.
+        single: The name of the contender that is one of its kind behind the same proxy; None for
+            what stands by itself.
     """
 
     url: str
     lanes: int = 1
-    of: str | None = None
+    single: str | None = None
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def _start(stack: ExitStack, folder: Path, *, with_containers: bool) -> dict[str
         one, two = f"a {kind} behind nginx", f"two {plural} behind nginx"
         for name, behind in ((one, urls[:1]), (two, urls)):
             url = stack.enter_context(behind_nginx(behind, folder / name.replace(" ", "-")))
-            found[name] = Contender(url, len(behind), of=one)
+            found[name] = Contender(url, len(behind), single=one)
 
     if has_nginx():
         add_behind_nginx("process", "processes", urls)
@@ -183,7 +184,7 @@ def _start(stack: ExitStack, folder: Path, *, with_containers: bool) -> dict[str
     if has_ray():
         one, two = stack.enter_context(under_ray((1, 2)))
         found["a replica under Ray"] = Contender(one)
-        found["two under Ray"] = Contender(two, 2, of="a replica under Ray")
+        found["two under Ray"] = Contender(two, 2, single="a replica under Ray")
     return found
 
 
@@ -262,7 +263,7 @@ def _rates(contenders: Mapping[str, Contender], most: Mapping[str, float]) -> li
                 "lanes": str(each.lanes),
                 "requests/s": rate,
                 "pictures/s": rate * _PICTURES,
-                "× one of its kind": rate / most[each.of or name],
+                "× one of its kind": rate / most[each.single or name],
             }
         )
     return rows
@@ -277,8 +278,8 @@ def _waiting(
     chance to one lane, which has a queue of its own.
     """
     rows: list[Row] = []
-    # One behind nginx waits as one alone does.
-    measured = [name for name, each in contenders.items() if each.lanes > 1 or "behind" not in name]
+    # One behind nginx waits as one by itself does.
+    measured = [name for name, each in contenders.items() if each.single != name]
     turns = [(name, load) for name in measured for load in _LOADS]
     alone: dict[str, list[float]] = {}
     for name, load in tqdm(turns, desc="chance arrivals", disable=None, leave=False):
