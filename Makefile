@@ -34,7 +34,7 @@ evaluate: $(READY) ## everything that can be measured of the shipped weights, an
 	$(BIN)/python -m training.evaluate $(ARGS)
 
 controls: $(READY) ## what the Bayesian network buys, beside simpler ways; takes an hour or two
-	$(BIN)/python -m training.controls $(ARGS)
+	$(BIN)/python -m training.baselines.__main__ $(ARGS)
 
 test: $(READY) ## all tests but the slow ones
 	$(BIN)/python -m pytest -m 'not slow and not docker and not ray' --cov --cov-report= $(ARGS)
@@ -49,8 +49,8 @@ soak: $(READY) ## the long form of the tests under load and of stops; some twent
 test-docker: $(READY) ## the containers on a real Docker engine
 	$(BIN)/python -m pytest -m docker $(ARGS)
 
-$(RAY): $(READY) tests/deploy/make_environment.py
-	$(BIN)/python -m tests.deploy.make_environment
+$(RAY): $(READY) tests/support/make_environment.py
+	$(BIN)/python -m tests.support.make_environment
 	touch $@
 
 test-ray: $(RAY) ## the service on a Ray cluster of several nodes on this machine; five minutes
@@ -70,17 +70,17 @@ format: $(READY) ## let ruff mend what it can
 
 check: lint type test test-slow test-docker test-ray ## what CI runs
 
-$(PEERS): $(READY) benchmarks/peers.txt benchmarks/make_peers.py
-	$(BIN)/python -m benchmarks.make_peers
+$(PEERS): $(READY) benchmarks/peers.txt benchmarks/common/make_peers.py
+	$(BIN)/python -m benchmarks.common.make_peers
 	touch $@
 
 bench: $(PEERS) ## speed beside other libraries and servers, as tables and JSON; half an hour
-	$(PEERS_PYTHON) -m benchmarks.predict --json benchmarks/results/predict.json
-	$(PEERS_PYTHON) -m benchmarks.runtimes --json benchmarks/results/runtimes.json
-	$(PEERS_PYTHON) -m benchmarks.door --json benchmarks/results/door.json
-	$(BIN)/python -m benchmarks.page --json benchmarks/results/page.json
-	$(PEERS_PYTHON) -m benchmarks.train --json benchmarks/results/train.json
-	$(PEERS_PYTHON) -m benchmarks.serve --json benchmarks/results/serve.json
+	$(PEERS_PYTHON) -m benchmarks.inference.predict --json benchmarks/results/predict.json
+	$(PEERS_PYTHON) -m benchmarks.inference.runtimes --json benchmarks/results/runtimes.json
+	$(PEERS_PYTHON) -m benchmarks.inference.preprocessing --json benchmarks/results/door.json
+	$(BIN)/python -m benchmarks.serving.page --json benchmarks/results/page.json
+	$(PEERS_PYTHON) -m benchmarks.training.train --json benchmarks/results/train.json
+	$(PEERS_PYTHON) -m benchmarks.serving.serve --json benchmarks/results/serve.json
 
 pictures: $(READY) ## draw the pictures of the documents again, and answer their examples
 	$(BIN)/python docs/make_pictures.py

@@ -20,10 +20,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import Settings, create_app
-from service.collector import settle
-from service.holder import ModelHolder
-from service.process import prepare
-from service.watch import Refresher, ReloadError
+from service.model_lifecycle.provider import ModelHolder
+from service.model_lifecycle.reloader import Refresher, ReloadError
+from service.process.memory import settle
+from service.process.tuning import prepare
 
 __all__ = [
     "BehindProxy",

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from model import load
-from model.door import open_image
-from training.plots import plot_answers, plot_door
+from model.preprocessing.normalize import open_image
+from training.reporting.plots import plot_answers, plot_door
 
 HERE = Path(__file__).parent
 SIZE, FINE = 240, 4

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from benchmarks.page import opened_page
+from benchmarks.serving.page import opened_page
 
 PICTURE = Path(__file__).parent / "page.png"
 EXAMPLE = "a four or a nine"

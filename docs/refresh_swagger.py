@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-FOLDER = Path(__file__).parent.parent / "service" / "swagger"
+FOLDER = Path(__file__).parent.parent / "service" / "static" / "swagger"
 PACKED = ("swagger-ui-bundle.js", "swagger-ui.css")
 PLAIN = ("LICENSE", "NOTICE", "swagger-ui-bundle.js.LICENSE.txt")
 

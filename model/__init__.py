@@ -17,17 +17,17 @@ from model.architecture import Conv, ModelConfig
 from model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from model.classifier import Classifier, ClassProbability, NotADigit, Prediction, load
 from model.decision import ConformalRule, SelectiveRule
-from model.door import DigitImage, open_array, open_bytes
 from model.errors import (
     CheckpointError,
-    CorruptPictureError,
+    CorruptImageError,
+    ImageError,
+    ImageTooLargeError,
     ModelError,
-    PictureError,
-    PictureTooLargeError,
     RequestError,
     UnsupportedFormatError,
 )
 from model.posterior import Posterior
+from model.preprocessing.normalize import DigitImage, open_array, open_bytes
 from model.uncertainty import (
     PredictiveSummary,
     credible_interval,
@@ -39,8 +39,8 @@ from model.uncertainty import (
 )
 
 if TYPE_CHECKING:
-    from model.layers import AffineWeights, BayesianConv2d, BayesianLinear, gaussian_kl
-    from model.network import BayesianCNN
+    from model.nn.layers import AffineWeights, BayesianConv2d, BayesianLinear, gaussian_kl
+    from model.nn.network import BayesianCNN
 
 __all__ = [
     "AffineWeights",
@@ -53,13 +53,13 @@ __all__ = [
     "Classifier",
     "ConformalRule",
     "Conv",
-    "CorruptPictureError",
+    "CorruptImageError",
     "DigitImage",
+    "ImageError",
+    "ImageTooLargeError",
     "ModelConfig",
     "ModelError",
     "NotADigit",
-    "PictureError",
-    "PictureTooLargeError",
     "Posterior",
     "Prediction",
     "PredictiveSummary",
@@ -81,11 +81,11 @@ __all__ = [
 ]
 
 _NEEDS_TORCH = {
-    "AffineWeights": "model.layers",
-    "BayesianCNN": "model.network",
-    "BayesianConv2d": "model.layers",
-    "BayesianLinear": "model.layers",
-    "gaussian_kl": "model.layers",
+    "AffineWeights": "model.nn.layers",
+    "BayesianCNN": "model.nn.network",
+    "BayesianConv2d": "model.nn.layers",
+    "BayesianLinear": "model.nn.layers",
+    "gaussian_kl": "model.nn.layers",
 }
 
 

@@ -20,20 +20,20 @@ from numpy.typing import NDArray
 
 from model.architecture import ModelConfig
 from model.decision import ConformalRule, SelectiveRule
-from model.door import INPUT_CONTRACT, SIDE
 from model.errors import CheckpointError
-from model.files import write_atomically
 from model.posterior import Posterior
+from model.preprocessing.normalize import INPUT_CONTRACT, SIDE
+from model.system.atomic_write import write_atomically
 
 __all__ = [
-    "SHIPPED",
+    "BUNDLED",
     "Checkpoint",
     "load_checkpoint",
     "save_checkpoint",
     "write_atomically",
 ]
 
-SHIPPED = Path(__file__).parent / "weights" / "digits.safetensors"
+BUNDLED = Path(__file__).parent / "weights" / "digits.safetensors"
 """The weights that come with this package."""
 
 FORMAT = "maybe-neural-network 1"

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from model.checkpoint import SHIPPED, Checkpoint, load_checkpoint
+from model.checkpoint import BUNDLED, Checkpoint, load_checkpoint
 from model.decision import Reason
-from model.door import MAX_PIXELS, DigitImage, open_array, open_bytes, open_image
-from model.engine import Device, Engine, make_engine
-from model.errors import PictureTooLargeError, RequestError
+from model.engines.engine import Device, Engine, make_engine
+from model.errors import ImageTooLargeError, RequestError
+from model.preprocessing.normalize import MAX_PIXELS, DigitImage, open_array, open_bytes, open_image
 from model.uncertainty import Floats, Outcomes, outcomes, summarise
 
 __all__ = [
@@ -139,7 +139,7 @@ class Classifier:
 
         Raises:
             RequestError: If `samples` or `level` is out of its range.
-            PictureError: If the picture cannot be read.
+            ImageError: If the picture cannot be read.
             ValueError: If an array has another shape or values out of range.
         """
         samples = self.check_request(samples, level)
@@ -268,7 +268,7 @@ def load(
     """
     if n_draws < LEAST_DRAWS:
         raise ValueError(f"n_draws must be at least {LEAST_DRAWS}, not {n_draws}")
-    checkpoint = load_checkpoint(SHIPPED if path is None else path)
+    checkpoint = load_checkpoint(BUNDLED if path is None else path)
     engine = make_engine(checkpoint.posterior, n_draws=n_draws, device=device, threads=threads)
     return Classifier(checkpoint, engine)
 
@@ -277,7 +277,7 @@ def _open(picture: Picture, max_pixels: int) -> DigitImage:
     if isinstance(picture, str | os.PathLike):
         path = Path(picture)
         if path.stat().st_size > _MAX_FILE_BYTES:
-            raise PictureTooLargeError(f"{path}: more than {_MAX_FILE_BYTES:,} bytes")
+            raise ImageTooLargeError(f"{path}: more than {_MAX_FILE_BYTES:,} bytes")
         picture = path.read_bytes()
     if isinstance(picture, Image.Image):
         return open_image(picture, max_pixels=max_pixels)

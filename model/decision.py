@@ -1,6 +1,6 @@
 """When to accept an answer, and which labels to keep: rules stored in a checkpoint.
 
-Both rules are calibrated on data that the network was not fitted to (`training.calibrate`); this
+Both rules are calibrated on data that the network was not fitted to (`training.calibration.thresholds`); this
 module only applies them.
 """
 

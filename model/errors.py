@@ -5,18 +5,18 @@
     ModelError
     ├── CheckpointError      a checkpoint cannot be used: which file, expected, found
     ├── RequestError         an argument of `predict` is out of its range
-    └── PictureError         a picture cannot be read
+    └── ImageError         a picture cannot be read
         ├── UnsupportedFormatError   not one of the accepted formats
-        ├── PictureTooLargeError     over the pixel limit, told from its header
-        └── CorruptPictureError      empty, truncated or damaged
+        ├── ImageTooLargeError     over the pixel limit, told from its header
+        └── CorruptImageError      empty, truncated or damaged
 """
 
 __all__ = [
     "CheckpointError",
-    "CorruptPictureError",
+    "CorruptImageError",
+    "ImageError",
+    "ImageTooLargeError",
     "ModelError",
-    "PictureError",
-    "PictureTooLargeError",
     "RequestError",
     "UnsupportedFormatError",
 ]
@@ -43,17 +43,17 @@ class RequestError(ModelError, ValueError):
         self.parameter = parameter
 
 
-class PictureError(ModelError, ValueError):
+class ImageError(ModelError, ValueError):
     """A picture cannot be read."""
 
 
-class UnsupportedFormatError(PictureError):
+class UnsupportedFormatError(ImageError):
     """The bytes are not one of the accepted picture formats."""
 
 
-class PictureTooLargeError(PictureError):
+class ImageTooLargeError(ImageError):
     """The picture has more pixels than allowed; told from its header, before decoding."""
 
 
-class CorruptPictureError(PictureError):
+class CorruptImageError(ImageError):
     """The picture is empty, truncated or damaged."""

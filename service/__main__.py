@@ -12,11 +12,11 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from service.app import create_app
-from service.background import is_busy
-from service.collector import settle
-from service.descriptors import allow_descriptors
-from service.process import prepare
-from service.server import Server
+from service.model_lifecycle.background import is_busy
+from service.process.descriptors import allow_descriptors
+from service.process.memory import settle
+from service.process.tuning import prepare
+from service.server.graceful_server import Server
 from service.settings import Settings
 
 __all__ = ["main"]

@@ -9,22 +9,23 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from model.checkpoint import SHIPPED
+from model.checkpoint import BUNDLED
 from model.errors import CheckpointError
-from service import problems
-from service.admission import Admission, Gate
-from service.guard import Guard
-from service.head import Head
-from service.holder import ModelHolder, announce
-from service.keys import Keys
-from service.metrics import Metrics
-from service.openapi import INFO, complete_document, operation_id
-from service.problems import ProblemError
-from service.questions import make_lanes
-from service.routes import docs, inference, operations, page, predict
+from service import errors as problems
+from service.api import docs, operations, pages, predict
+from service.api.openapi import INFO, complete_document, operation_id
+from service.errors import ProblemError
+from service.inference.jobs import make_lanes
+from service.middleware.api_key import Keys
+from service.middleware.head import Head
+from service.middleware.load_shedding import Admission, Gate
+from service.middleware.request_context import Guard
+from service.model_lifecycle.provider import ModelHolder, announce
+from service.model_lifecycle.reloader import CheckpointFile, Refresher
+from service.observability.metrics import Metrics
+from service.open_inference import routes as inference
+from service.open_inference.codec import JSON_LENGTH
 from service.settings import Settings
-from service.tensors import JSON_LENGTH
-from service.watch import CheckpointFile, Refresher
 
 __all__ = ["create_app"]
 
@@ -33,7 +34,7 @@ _ROUTERS = (
     inference.router,
     inference.infer_router,
     operations.router,
-    page.router,
+    pages.router,
     docs.router,
 )
 
@@ -62,7 +63,7 @@ def create_app(
     """
     settings = settings or Settings()
     if rolled_out:
-        settings = settings.model_copy(update={"checkpoint": SHIPPED})
+        settings = settings.model_copy(update={"checkpoint": BUNDLED})
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.architecture import DIGIT_READER, Conv, ModelConfig
-from training.augment import Distortion
-from training.data import Digits, Mnist
-from training.fit import FitConfig
+from training.data.datasets import Digits, Mnist
+from training.fitting.augment import Distortion
+from training.fitting.trainer import FitConfig
 
 __all__ = ["PRESETS", "RuleConfig", "RunConfig"]
 

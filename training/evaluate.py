@@ -10,18 +10,23 @@ import os
 import sys
 from pathlib import Path
 
-from model.checkpoint import SHIPPED, Checkpoint, load_checkpoint
+from model.checkpoint import BUNDLED, Checkpoint, load_checkpoint
 from model.classifier import Classifier
-from model.cores import granted_cores
-from model.engine import make_engine
+from model.engines.engine import make_engine
 from model.errors import CheckpointError
-from training.contact_sheet import save_contact_sheet
-from training.data import DataNotFoundError, Mnist, Source
-from training.evaluation import PARTS, Asker, evaluate
-from training.options import add_data_options, add_device_option, data_source, positive
-from training.pictures import ManifestError, answer_pictures, format_kinds, read_manifest
-from training.report import write_report
-from training.tables import format_evaluation
+from model.system.cpu import granted_cpus
+from training.cli_options import add_data_options, add_device_option, data_source, positive
+from training.data.datasets import DataNotFoundError, Mnist, Source
+from training.data.labelled_folder import (
+    ManifestError,
+    answer_pictures,
+    format_kinds,
+    read_manifest,
+)
+from training.evaluation.evaluate import PARTS, BatchPredictor, evaluate
+from training.reporting.contact_sheet import save_contact_sheet
+from training.reporting.html import write_report
+from training.reporting.text import format_evaluation
 
 __all__ = ["main"]
 
@@ -49,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
     parser.add_argument(
-        "checkpoint", nargs="?", type=Path, default=SHIPPED, help="default: the shipped weights"
+        "checkpoint", nargs="?", type=Path, default=BUNDLED, help="default: the shipped weights"
     )
     parser.add_argument("--only", choices=PARTS, help="one part of the data, and nothing else")
     parser.add_argument(
@@ -97,7 +102,7 @@ def _evaluate_parts(checkpoint: Checkpoint, options: argparse.Namespace, n_draws
     print(f"{checkpoint.name} {checkpoint.version(n_draws)} on {source.name}, {n_draws} draws")
     evaluation = evaluate(
         checkpoint,
-        Asker(engine, n_draws),
+        BatchPredictor(engine, n_draws),
         source,
         data_dir=options.data_dir,
         parts=(options.only,) if options.only else PARTS,
@@ -105,7 +110,7 @@ def _evaluate_parts(checkpoint: Checkpoint, options: argparse.Namespace, n_draws
         limit=options.limit,
         another=another,
         device=options.device,
-        processes=granted_cores(),
+        processes=granted_cpus(),
     )
     print(format_evaluation(evaluation))
     if not (options.brief or options.only):
@@ -116,7 +121,7 @@ def _evaluate_parts(checkpoint: Checkpoint, options: argparse.Namespace, n_draws
 
 def _report_path(checkpoint: Path) -> Path:
     """Beside the checkpoint, except for the shipped one, which may lie where nobody may write."""
-    if os.path.abspath(checkpoint) == os.path.abspath(SHIPPED):  # noqa: PTH100 - no links followed
+    if os.path.abspath(checkpoint) == os.path.abspath(BUNDLED):  # noqa: PTH100 - no links followed
         return Path("report.html")
     return checkpoint.with_suffix(".html")
 

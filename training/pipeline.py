@@ -17,21 +17,21 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model.checkpoint import Checkpoint, save_checkpoint
-from model.door import INPUT_CONTRACT
-from model.engine import Device, make_engine
-from model.network import BayesianCNN
+from model.engines.engine import Device, make_engine
+from model.nn.network import BayesianCNN
 from model.posterior import Posterior
+from model.preprocessing.normalize import INPUT_CONTRACT
 from model.uncertainty import outcomes
+from training.calibration.rules import answer_non_digits, make_rules
 from training.config import RunConfig
-from training.data import SPLIT_SEED, Source, Split, split, through_door
-from training.evaluation import Asker, evaluate
-from training.findings import Evaluation
-from training.fit import EpochSummary, Fitter, at_expected_odds, new_network
-from training.metrics import error_rate, nll
-from training.ranks import ALONE, Ranks
-from training.resume import UnfinishedRun, UnfinishedRunError
-from training.rules import answer_non_digits, make_rules
-from training.shown import as_input, prepare_shown
+from training.data.datasets import SPLIT_SEED, Source, Split, preprocess, split
+from training.distributed import ALONE, Ranks
+from training.evaluation.evaluate import BatchPredictor, evaluate
+from training.evaluation.metrics import error_rate, nll
+from training.evaluation.result import Evaluation
+from training.fitting.resume import UnfinishedRun, UnfinishedRunError
+from training.fitting.trainer import EpochSummary, Fitter, at_expected_odds, new_network
+from training.training_set import as_input, prepare_shown
 
 __all__ = ["FloorError", "train"]
 
@@ -111,7 +111,7 @@ def train(
         f"{len(parts.calibration):,} to calibrate on",
         flush=True,
     )
-    validation = through_door(parts.validation, "validation", processes=config.threads, ranks=ranks)
+    validation = preprocess(parts.validation, "validation", processes=config.threads, ranks=ranks)
     fitter, history = _fit(
         parts,
         validation.pixels,
@@ -133,7 +133,7 @@ def train(
         raise
     where: Device = "cuda" if device.type == "cuda" else "cpu"
     engine = make_engine(posterior, n_draws=config.n_draws, device=where)
-    ask = Asker(engine, config.n_draws, check_interrupted)
+    ask = BatchPredictor(engine, config.n_draws, check_interrupted)
     on_validation = ask(validation, parts.validation.labels, "validation")
     accuracy = float(on_validation.correct.mean())
     if accuracy < config.least_accuracy and not force:
@@ -143,7 +143,7 @@ def train(
         )
 
     others = answer_non_digits(ask, validation.pixels, parts.validation.labels, config)
-    calibration = through_door(parts.calibration, "calibration", processes=config.threads)
+    calibration = preprocess(parts.calibration, "calibration", processes=config.threads)
     on_calibration = ask(calibration, parts.calibration.labels, "calibration")
     selective, conformal = make_rules(
         on_validation, others, on_calibration, parts.calibration.labels, config
@@ -184,7 +184,7 @@ def train(
     if not brief:
         # Not before it is needed: matplotlib wants a place for its cache, which a run that ends
         # without data need not have.
-        from training.report import write_report  # noqa: PLC0415
+        from training.reporting.html import write_report  # noqa: PLC0415
 
         write_report(evaluation, config.output.with_suffix(".html"))
     return evaluation

@@ -19,16 +19,16 @@ from typing import Any, NoReturn
 
 import torch
 
-from model.checkpoint import SHIPPED, load_checkpoint
+from model.checkpoint import BUNDLED, load_checkpoint
 from model.errors import CheckpointError
+from training.cli_options import add_data_options, add_device_option, data_source, positive
 from training.config import PRESETS, RunConfig
-from training.data import DataNotFoundError, Mnist
-from training.findings import Evaluation
-from training.options import add_data_options, add_device_option, data_source, positive
+from training.data.datasets import DataNotFoundError, Mnist
+from training.distributed import LostRankError, Ranks, joined, started_ranks
+from training.evaluation.result import Evaluation
+from training.fitting.resume import UnfinishedRunError
 from training.pipeline import FloorError, train
-from training.ranks import LostRankError, Ranks, joined, started_ranks
-from training.resume import UnfinishedRunError
-from training.tables import format_evaluation
+from training.reporting.text import format_evaluation
 
 __all__ = ["main"]
 
@@ -143,7 +143,7 @@ def _report(evaluation: Evaluation, config: RunConfig, dataset: str) -> None:
 
 def _shipped_error(dataset: str) -> str:
     with suppress(CheckpointError):
-        shipped = load_checkpoint(SHIPPED)
+        shipped = load_checkpoint(BUNDLED)
         if shipped.training.get("dataset") == dataset:
             return f", where the shipped weights have {_percent(shipped.metrics)}"
     return ""

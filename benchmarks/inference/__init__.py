@@ -1,0 +1,1 @@
+"""Benchmarks of preprocessing and inference, beside other libraries and runtimes."""

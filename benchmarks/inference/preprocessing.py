@@ -1,0 +1,212 @@
+"""`python -m benchmarks.inference.preprocessing`: what the digit door costs, by kind and size of picture.
+
+Each picture is measured in a process of its own on one core: the time to decode its file, the time
+of everything after that (any mode to grey, reduction, finding the ink, 28×28), and by how much the
+process grew at its largest. "Found" is what the door says of the picture.
+
+The pictures are drawn here: a seven under even light, the same with a shadow, noise, lines, and the
+largest that the service takes, in every format.
+"""
+
+import argparse
+import io
+import multiprocessing
+import os
+import resource
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+from tqdm import tqdm
+
+from benchmarks.common.report import format_table, write_json
+from model.preprocessing.decode import DETAIL
+from model.preprocessing.normalize import open_bytes, open_image
+
+__all__ = ["PICTURES", "main", "measured"]
+
+_ROUNDS, _QUICK_ROUNDS = 15, 2
+_LARGEST = (5_000, 5_000)
+
+
+def main() -> int:
+    """Run the command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.inference.preprocessing", description=__doc__
+    )
+    parser.add_argument("--json", type=Path, help="also write the results there")
+    parser.add_argument("--quick", action="store_true", help="few pictures, few repetitions")
+    options = parser.parse_args()
+    rounds = _QUICK_ROUNDS if options.quick else _ROUNDS
+    names = [name for name in PICTURES if not options.quick or "25" not in name]
+    rows = []
+    for name in tqdm(names, disable=None, leave=False):
+        # A new process each, so that its largest size is this picture's.
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            rows.append(pool.apply(measured, (name, rounds)))
+    print(format_table(rows))
+    if options.json:
+        write_json(options.json, {"quick": options.quick, "door": rows})
+    return 0
+
+
+def measured(name: str, rounds: int) -> dict[str, Any]:
+    """One row of the table, measured in this process.
+
+    Args:
+        name: A key of `PICTURES`.
+        rounds: How often the times are taken; their medians count.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    data = PICTURES[name]()
+    open_bytes(_file(Image.new("L", (64, 64)), "PNG"))  # imports and tables
+    grown, found = _growth(lambda: open_bytes(data))
+    decode, after = [], []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        with Image.open(io.BytesIO(data)) as picture:
+            width, height = (max(1, side * DETAIL // max(picture.size)) for side in picture.size)
+            picture.draft(None, (width, height))
+            picture.load()
+            decoded = time.perf_counter()
+            open_image(picture)
+        after.append(time.perf_counter() - decoded)
+        decode.append(decoded - started)
+    return {
+        "picture": name,
+        "file kB": len(data) / 1000,
+        "decode ms": 1000 * statistics.median(decode),
+        "after ms": 1000 * statistics.median(after),
+        "largest growth MB": grown,
+        "found": " ".join(found.reasons) or "a digit",
+    }
+
+
+def _growth(call: Callable[[], Any]) -> tuple[float, Any]:
+    """By how many MB the process grew while it was called, and what was returned."""
+    before, peak, done = _resident_mb(), [0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.001):
+            peak[0] = max(peak[0], _resident_mb())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    result = call()
+    done.set()
+    watcher.join()
+    return max(0.0, peak[0] - before), result
+
+
+def _resident_mb() -> float:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:  # no Linux: the largest so far
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _seven(size: tuple[int, int], mode: str = "L") -> Image.Image:
+    width, height = size
+    picture = Image.new("L", size, 235)
+    points = [
+        (0.3 * width, 0.25 * height),
+        (0.7 * width, 0.25 * height),
+        (0.45 * width, 0.8 * height),
+    ]
+    ImageDraw.Draw(picture).line(points, fill=30, width=max(1, min(size) // 14), joint="curve")
+    return picture.convert(mode)
+
+
+def _shaded(size: tuple[int, int]) -> Image.Image:
+    width, height = size
+    light = np.linspace(1, 0.6, width, dtype=np.float32)[None] * np.ones((height, 1), np.float32)
+    light[:, width // 2 :] *= 0.6
+    grey = np.asarray(_seven(size), np.float32) * light
+    grey += np.random.default_rng(0).normal(0, 5, (height, width)).astype(np.float32)
+    colours = np.clip(grey, 0, 255)[..., None] * np.array([1, 0.97, 0.9], np.float32)
+    return Image.fromarray(colours.astype(np.uint8))
+
+
+def _lined(size: tuple[int, int]) -> Image.Image:
+    picture = _seven(size, "RGB")
+    pen = ImageDraw.Draw(picture)
+    for y in range(0, size[1], size[1] // 9):
+        pen.line((0, y, size[0], y), fill=(90, 120, 200), width=max(1, size[1] // 200))
+    return picture
+
+
+def _noise(size: tuple[int, int]) -> Image.Image:
+    shape = (size[1], size[0], 3)
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+
+
+def _transparent(size: tuple[int, int]) -> Image.Image:
+    ink = Image.eval(_seven(size), lambda value: 255 - value)
+    picture = Image.new("RGBA", size, (20, 20, 20, 0))
+    picture.putalpha(ink)
+    return picture
+
+
+def _deep(size: tuple[int, int]) -> Image.Image:
+    return Image.fromarray(np.asarray(_seven(size)).astype(np.uint16) * 257)
+
+
+def _file(picture: Image.Image, form: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def _png(picture: Image.Image) -> bytes:
+    return _file(picture, "PNG", compress_level=1)
+
+
+_MP, _12MP = (1_000, 1_000), (4_000, 3_000)
+
+PICTURES: dict[str, Callable[[], bytes]] = {
+    "28 × 28, PNG grey": lambda: _png(_seven((28, 28))),
+    "240 × 240, PNG grey": lambda: _png(_seven((240, 240))),
+    "1 MP, PNG grey": lambda: _png(_seven(_MP)),
+    "1 MP, PNG colour": lambda: _png(_seven(_MP, "RGB")),
+    "1 MP, JPEG photo with a shadow": lambda: _file(_shaded(_MP), "JPEG"),
+    "1 MP, PNG photo with a shadow": lambda: _png(_shaded(_MP)),
+    "1 MP, PNG ruled paper": lambda: _png(_lined(_MP)),
+    "1 MP, PNG noise": lambda: _png(_noise(_MP)),
+    "12 MP, JPEG photo with a shadow": lambda: _file(_shaded(_12MP), "JPEG"),
+    "12 MP, PNG grey": lambda: _png(_seven(_12MP)),
+    "12 MP, PNG photo with a shadow": lambda: _png(_shaded(_12MP)),
+    "12 MP, PNG transparent": lambda: _png(_transparent(_12MP)),
+    "12 MP, PNG 16 bits": lambda: _png(_deep(_12MP)),
+    "25 MP, PNG colour": lambda: _png(_seven(_LARGEST, "RGB")),
+    "25 MP, PNG transparent": lambda: _png(_transparent(_LARGEST)),
+    "25 MP, PNG 16 bits": lambda: _png(_deep(_LARGEST)),
+    "25 MP, PNG noise": lambda: _png(_noise(_LARGEST)),
+    "25 MP, JPEG, progressive": lambda: _file(
+        _seven(_LARGEST, "RGB"), "JPEG", progressive=True, quality=60
+    ),
+    "25 MP, WebP": lambda: _file(_seven(_LARGEST, "RGB"), "WEBP", method=0),
+    "25 MP, GIF": lambda: _file(_seven(_LARGEST), "GIF"),
+    "25 MP, TIFF CMYK": lambda: _file(
+        _seven(_LARGEST, "CMYK"), "TIFF", compression="tiff_lzw"
+    ),
+    "25 MP, TIFF float": lambda: _file(
+        Image.fromarray(np.asarray(_seven(_LARGEST), np.float32) / 255), "TIFF",
+        compression="tiff_adobe_deflate",
+    ),
+    "25 MP, TIFF LAB": lambda: _file(
+        Image.merge("LAB", [_seven(_LARGEST)] * 3), "TIFF", compression="tiff_lzw"
+    ),
+    "25 MP, BMP 1 bit": lambda: _file(_seven(_LARGEST).convert("1"), "BMP"),
+}  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""`python -m benchmarks.inference.runtimes`: which runtime multiplies the stacked draws fastest on a CPU.
+
+The same network of 100 draws, reference architecture, by ONNX Runtime, by OpenVINO in float32 and
+in bfloat16, and by PyTorch's grouped convolutions; one thread and two; 1 to 64 pictures at once.
+All take turns in one run. OpenVINO stands in `.venv-peers` (`python -m benchmarks.common.make_peers`).
+"""
+
+import argparse
+import io
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.common.images import random_pictures
+from benchmarks.common.networks import has
+from benchmarks.common.report import Row, format_table, write_json
+from benchmarks.common.timing import Contender, interleaved
+from model.checkpoint import BUNDLED, load_checkpoint
+from model.engines.cuda_engine import CudaEngine
+from model.engines.onnx_engine import ensemble_graph
+from model.engines.onnx_runtime import onnxruntime
+from model.posterior import Posterior
+from model.uncertainty import softmax
+
+__all__ = ["main"]
+
+_N_DRAWS, _BLOCK = 100, 20
+_BATCHES = (1, 4, 16, 64)
+_THREADS = (1, 2)
+_ROUNDS = 7
+
+Floats = NDArray[np.float32]
+Answer = Callable[[Floats], Floats]  # pictures (B, 1, 28, 28) to logits (S, B, C)
+
+
+def main() -> int:
+    """Run the command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.inference.runtimes", description=__doc__
+    )
+    parser.add_argument("--json", type=Path, help="also write the results there")
+    options = parser.parse_args()
+    if not has("openvino"):
+        print("left out, not installed here: OpenVINO (`python -m benchmarks.common.make_peers`)")
+    posterior = load_checkpoint(BUNDLED).posterior
+    rows = [row for batch in _BATCHES for row in _compare(posterior, batch)]
+    print(format_table(rows))
+    if options.json:
+        write_json(options.json, {"runtimes": rows})
+    return 0
+
+
+def _compare(posterior: Posterior, batch: int) -> list[Row]:
+    x = random_pictures(batch)[:, None].astype(np.float32) / 255
+    answers = {
+        (name, threads): answer
+        for threads in _THREADS
+        for name, answer in _runtimes(posterior, threads, x.shape).items()
+    }
+    exact = softmax(answers["ONNX Runtime, float32", 1](x))
+    contenders = [
+        Contender(name, partial(_ignoring_draws, answer, x), threads, _N_DRAWS)
+        for (name, threads), answer in answers.items()
+    ]
+    seconds = interleaved(contenders, rounds=_ROUNDS, title=f"{batch} at once")
+    return [
+        {
+            "runtime": name,
+            "threads": threads,
+            "at once": batch,
+            "ms per picture": 1000 * s / batch,
+            "GFLOP/s": posterior.config.mflop_per_draw * _N_DRAWS * batch / s / 1e3,
+            "largest difference": float(np.abs(softmax(answers[name, threads](x)) - exact).max()),
+        }
+        for (name, threads), s in zip(answers, seconds, strict=True)
+    ]
+
+
+def _ignoring_draws(answer: Answer, x: Floats, _: int) -> Floats:
+    return answer(x)
+
+
+def _runtimes(posterior: Posterior, threads: int, shape: tuple[int, ...]) -> dict[str, Answer]:
+    graph = _unconditional(ensemble_graph(posterior, [_BLOCK] * (_N_DRAWS // _BLOCK)))
+    found: dict[str, Answer] = {
+        "ONNX Runtime, float32": _by_onnxruntime(graph, threads),
+        "PyTorch, grouped, float32": _by_torch(posterior, threads),
+    }
+    if has("openvino"):
+        for name, precision in (("float32", "f32"), ("bfloat16", "bf16")):
+            found[f"OpenVINO, {name}"] = _by_openvino(graph, threads, precision, shape)
+    return found
+
+
+def _unconditional(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph without its conditions, for runtimes that do not take those well."""
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
+    del plain.graph.node[:], plain.graph.output[:], plain.graph.input[1:]
+    for node in model.graph.node:
+        if node.op_type == "If":
+            branch = next(a.g for a in node.attribute if a.name == "then_branch")
+            plain.graph.node.extend(branch.node)
+            plain.graph.initializer.extend(branch.initializer)
+            plain.graph.output.extend(branch.output)
+    return plain
+
+
+def _by_onnxruntime(graph: onnx.ModelProto, threads: int) -> Answer:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(
+        graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return lambda x: _stacked(session.run(None, {"images": x}))
+
+
+def _by_openvino(
+    graph: onnx.ModelProto, threads: int, precision: str, shape: tuple[int, ...]
+) -> Answer:
+    import openvino  # noqa: PLC0415 - only in the peers' environment
+
+    core = openvino.Core()
+    model = core.read_model(io.BytesIO(graph.SerializeToString()))
+    model.reshape(list(shape))  # a fixed shape is its best case
+    settings: dict[str, Any] = {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": precision,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+
+    def answer(x: Floats) -> Floats:
+        request.infer([x], share_inputs=True)
+        return _stacked([tensor.data for tensor in request.output_tensors])
+
+    return answer
+
+
+def _by_torch(posterior: Posterior, threads: int) -> Answer:
+    engine = CudaEngine(posterior, n_draws=_N_DRAWS, device="cpu")
+
+    def answer(x: Floats) -> Floats:
+        torch.set_num_threads(threads)
+        return engine.logits(np.rint(x[:, 0] * 255).astype(np.uint8), _N_DRAWS)
+
+    return answer
+
+
+def _stacked(blocks: list[Floats]) -> Floats:
+    stacked = np.concatenate(blocks, axis=1).reshape(len(blocks[0]), _N_DRAWS, -1)
+    return stacked.swapaxes(0, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

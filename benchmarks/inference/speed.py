@@ -1,0 +1,196 @@
+"""Engines and libraries side by side: milliseconds, and the share of what the CPU can multiply.
+
+All take turns in one run; medians count. What PyTorch computes gets the number of threads, 1 or 2,
+that suits it best. Libraries run one draw a pass under PyTorch's inference mode. (Flipout could
+take one pass over 100 copies of a picture, but those share one draw of magnitudes: they are not
+100 draws.) The yardstick is the product of two 2048 × 2048 float32 matrices, by NumPy or PyTorch,
+whichever is faster with as many threads.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
+from torch import nn
+
+from benchmarks.common.images import random_pictures
+from benchmarks.common.networks import LIBRARIES, has, posterior_mean_network
+from benchmarks.common.report import Row
+from benchmarks.common.timing import Contender, interleaved
+from model.engines.onnx_engine import OnnxEngine
+from model.engines.reference_engine import ReferenceEngine
+from model.posterior import Posterior
+from model.system.cpu import granted_cpus
+
+__all__ = ["N_DRAWS", "compare", "fewer_draws"]
+
+N_DRAWS = 100
+_FEWER = (10, 20, 25, 41, 50, 75)
+_SIDE = 2048
+_CALLS_PER_LANE = 4
+_PRODUCT = "matrix product"
+_DETERMINISTIC = "deterministic network, 1 pass"
+
+Images = NDArray[np.uint8]
+Timed = tuple[Contender, float]
+
+
+def compare(posterior: Posterior, batch: int, *, rounds: int, title: str) -> list[Row]:
+    """One row per contender, for a number of pictures at once.
+
+    In the rows, `ms` is per request of so many pictures, `of product` the share of the matrix
+    product's rate, `× library` how many times faster than the fastest library, and `passes` how
+    many passes of the deterministic network would take as long.
+    """
+    images = random_pictures(batch)
+    contenders = [
+        *_products(),
+        *_ensembles(posterior, images),
+        *_torch_contenders(posterior, images),
+    ]
+    seconds = interleaved(contenders, rounds=rounds, title=title)
+    timed = list(zip(contenders, seconds, strict=True))
+    rate = {
+        threads: 2 * _SIDE**3 / 1e9 / min(s for c, s in timed if _is_product(c, threads))
+        for threads in _thread_counts()
+    }
+    best: dict[str, Timed] = {}
+    for contender, s in timed:
+        if contender.name != _PRODUCT and s < best.get(contender.name, (contender, np.inf))[1]:
+            best[contender.name] = contender, s
+    library = min((s for c, s in best.values() if c.name in LIBRARIES), default=None)
+    one_pass = best[_DETERMINISTIC][1]
+
+    def row(contender: Contender, s: float) -> dict[str, Any]:
+        gflops = posterior.config.mflop_per_draw * contender.n_draws * batch / s / 1e3
+        samples = contender.n_draws > 1
+        return {
+            "contender": contender.name,
+            "threads": contender.threads,
+            "ms": s * 1e3,
+            "pictures/s": batch / s,
+            "GFLOP/s": gflops,
+            "of product": gflops / rate[contender.threads],
+            "× library": library / s if library and samples else "",
+            "passes": s / one_pass,
+        }
+
+    yardsticks: list[Row] = [
+        {**dict.fromkeys(row(*best[_DETERMINISTIC]), ""), "contender": _PRODUCT}
+        | {"threads": threads, "GFLOP/s": value, "of product": 1.0}
+        for threads, value in rate.items()
+    ]
+    return [*(row(*pair) for pair in best.values()), *yardsticks]
+
+
+def fewer_draws(posterior: Posterior, *, rounds: int, title: str) -> list[Row]:
+    """What the first N of 100 draws cost, as a share of all, for one picture."""
+    images = random_pictures(1)
+    contenders = []
+    for threads in _thread_counts():
+        engine = OnnxEngine(posterior, n_draws=N_DRAWS, threads=threads)
+        call = partial(engine.logits, images)
+        contenders += [Contender(f"{n} draws", call, threads, n) for n in (*_FEWER, N_DRAWS)]
+    seconds = interleaved(contenders, rounds=rounds, title=title)
+    taken = {(c.n_draws, c.threads): s for c, s in zip(contenders, seconds, strict=True)}
+    rows: list[Row] = []
+    for n in (*_FEWER, N_DRAWS):
+        row: dict[str, Any] = {"draws": n, "share of draws": n / N_DRAWS}
+        for threads in _thread_counts():
+            share = taken[n, threads] / taken[N_DRAWS, threads]
+            row |= {
+                f"ms, threads={threads}": taken[n, threads] * 1e3,
+                f"share, threads={threads}": share,
+            }
+        rows.append(row)
+    return rows
+
+
+def _thread_counts() -> tuple[int, ...]:
+    return (1, 2) if granted_cpus() > 1 else (1,)
+
+
+def _products() -> list[Contender]:
+    """The product of two matrices by NumPy's and by PyTorch's library, for each thread count."""
+    generator = np.random.default_rng(0)
+    a, b = (generator.random((_SIDE, _SIDE), np.float32) for _ in range(2))
+    out = np.empty_like(a)
+    controller = ThreadpoolController()
+    tensors = [torch.from_numpy(x) for x in (a, b, out)]
+
+    def by_numpy(_: int, threads: int) -> None:
+        with controller.limit(limits=threads, user_api="blas"):
+            np.matmul(a, b, out=out)
+
+    def by_torch(_: int) -> None:
+        torch.matmul(tensors[0], tensors[1], out=tensors[2])
+
+    return [
+        Contender(_PRODUCT, call, threads)
+        for threads in _thread_counts()
+        for call in (partial(by_numpy, threads=threads), by_torch)
+    ]
+
+
+def _is_product(contender: Contender, threads: int) -> bool:
+    return contender.name == _PRODUCT and contender.threads == threads
+
+
+def _ensembles(posterior: Posterior, images: Images) -> list[Contender]:
+    found = []
+    for threads in _thread_counts():
+        engine = OnnxEngine(posterior, n_draws=N_DRAWS, threads=threads)
+        name = f"ensemble engine, {threads} thread{'s' * (threads > 1)}"
+        found.append(Contender(name, partial(engine.logits, images), threads, N_DRAWS))
+        if threads == 1 and len(_thread_counts()) > 1:
+            lanes = Contender(
+                "ensemble engine, 2 lanes of 1 thread", _in_lanes(engine, images),
+                threads=2, n_draws=N_DRAWS, requests=2 * _CALLS_PER_LANE,
+            )  # fmt: skip
+            found.append(lanes)
+    return found
+
+
+def _in_lanes(engine: OnnxEngine, images: Images) -> Callable[[int], None]:
+    """Two threads that each answer a few requests, as the service's lanes do."""
+    pool = ThreadPoolExecutor(2)
+
+    def lane(n_draws: int) -> None:
+        for _ in range(_CALLS_PER_LANE):
+            engine.logits(images, n_draws)
+
+    def call(n_draws: int) -> None:
+        for done in [pool.submit(lane, n_draws) for _ in range(2)]:
+            done.result()
+
+    return call
+
+
+def _torch_contenders(posterior: Posterior, images: Images) -> list[Contender]:
+    """What PyTorch computes, each with every number of threads: the better one will count."""
+    reference = ReferenceEngine(posterior, n_draws=N_DRAWS)
+    x = torch.from_numpy(images)[:, None].float() / 255
+    deterministic = posterior_mean_network(posterior)
+    calls: dict[str, tuple[Callable[[int], object], int]] = {
+        "reference engine (PyTorch, a loop)": (partial(reference.logits, images), N_DRAWS),
+        _DETERMINISTIC: (partial(_loop, deterministic, x), 1),
+    }
+    for name, (module, build) in LIBRARIES.items():
+        if has(module):
+            calls[name] = partial(_loop, build(posterior.config).eval(), x), N_DRAWS
+    return [
+        Contender(name, call, threads, n_draws)
+        for name, (call, n_draws) in calls.items()
+        for threads in _thread_counts()
+    ]
+
+
+@torch.inference_mode()
+def _loop(network: nn.Module, x: torch.Tensor, n_draws: int) -> torch.Tensor:
+    """Logits of as many passes (S, B, C); a library's layers draw their weights in each."""
+    return torch.stack([network(x) for _ in range(n_draws)])

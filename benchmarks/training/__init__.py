@@ -1,0 +1,1 @@
+"""Benchmarks of training: cost per step, and time to an accuracy."""

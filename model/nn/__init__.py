@@ -1,0 +1,1 @@
+"""The Bayesian layers and the network, in PyTorch."""

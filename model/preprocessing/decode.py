@@ -1,0 +1,335 @@
+"""Reading a picture within bounds: bytes, a Pillow image or an array to upright grey or colour.
+
+Formats by allow-list, pixels counted from the header before anything is decoded, damage told apart
+from what is not a picture at all. A large picture is reduced while it is read, in strips, so that
+little more memory is needed than its own pixels take.
+"""
+
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from model.errors import CorruptImageError, ImageTooLargeError, UnsupportedFormatError
+
+__all__ = ["DETAIL", "MAX_PIXELS", "Decoding", "read_array", "read_bytes", "read_image"]
+
+MAX_PIXELS = 25_000_000
+"""Default bound on width × height of a picture, read from its header before decoding."""
+
+DETAIL = 1024
+"""Pixels of the longer side to which larger pictures are reduced."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")
+_MOST_SCANS = 100  # a progressive JPEG has about ten, a multi-picture file some for each
+
+Decoding: TypeAlias = Callable[[int], AbstractContextManager[None]]
+"""Entered with the number of pixels around their decoding, to bound what is decoded at once."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+_SIGNATURES = (
+    b"\x89PNG",
+    b"\xff\xd8\xff",
+    b"GIF8",
+    b"II*\x00",
+    b"MM\x00*",
+    b"II+\x00",
+    b"MM\x00+",
+)
+
+_FLOATING_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, 65535.0))
+_WHOLE_RANGES = ((0.0, 4095.0), (0.0, 65535.0))
+
+_ORIENTATION_TAG = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture of that EXIF orientation upright."""
+
+_STRIP_PIXELS = 2**18  # a strip fits a core's cache
+
+
+def read_bytes(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, decoding: Decoding | None = None
+) -> Image.Image:
+    """Read a picture file.
+
+    Args:
+        data: The whole file: PNG, JPEG, WebP, BMP, GIF (first frame) or TIFF (first page).
+        max_pixels: Bound on width × height, checked before decoding.
+        decoding: Entered around the decoding, with the number of pixels.
+
+    Returns:
+        The picture, upright, of at most `DETAIL` pixels a side; mode L, RGB or F (0 to 255). What
+        is transparent is laid on the paper or the board it was most likely drawn for.
+
+    Raises:
+        UnsupportedFormatError: If the bytes are none of these formats.
+        ImageTooLargeError: If the header tells of more pixels than allowed.
+        CorruptImageError: If the file is empty, truncated or damaged.
+    """
+    if not data:
+        raise CorruptImageError("the file is empty")
+    _check_pixels(_png_size(data), max_pixels)
+    if data.startswith(_PNG):
+        data = _plain_png(data)
+    with _open_header(data) as picture:
+        _check_pixels(picture.size, max_pixels)
+        _check_scans(picture, data)
+        with _damage_reported():
+            # JPEG can be decoded straight to a half, quarter or eighth of its size.
+            width, height = (max(1, side * DETAIL // max(picture.size)) for side in picture.size)
+            picture.draft(None, (width, height))
+            n_pixels = picture.width * picture.height
+            with decoding(n_pixels) if decoding else nullcontext():
+                picture.load()
+                return _upright(picture)
+
+
+def read_image(picture: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The same for a Pillow image.
+
+    Raises:
+        ImageTooLargeError: If it has more pixels than allowed.
+        CorruptImageError: If it cannot be decoded.
+    """
+    _check_pixels(picture.size, max_pixels)
+    with _damage_reported():
+        picture.load()
+        return _upright(picture)
+
+
+def read_array(array: ArrayLike) -> Image.Image:
+    """The same for an array of pixels.
+
+    Args:
+        array: (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA; integers from 0 to 255 or floating
+            point numbers from 0 to 1.
+
+    Raises:
+        ValueError: If the array has another shape or values out of range.
+    """
+    values = np.asarray(array)
+    colour = values.ndim == 3 and values.shape[2] in (3, 4)
+    if values.size == 0 or not (values.ndim == 2 or colour):
+        raise ValueError(f"expected an array (H, W), (H, W, 3) or (H, W, 4), got {values.shape}")
+    if values.dtype == bool:
+        values = values.astype(np.float32)
+    top = 1.0 if np.issubdtype(values.dtype, np.floating) else 255.0
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= top):  # also refuses NaN
+        raise ValueError(
+            f"expected values from 0 to {top:g} for {values.dtype}, got {low} to {high}"
+        )
+    if values.dtype == np.uint8:
+        return _upright(Image.fromarray(values))
+    if colour:
+        return _upright(Image.fromarray(np.asarray(values * (255 / top), np.uint8)))
+    grey = Image.fromarray(np.asarray(values, np.float32) * np.float32(255 / top))
+    return grey.reduce(_factor(grey.size))
+
+
+def _open_header(data: bytes) -> Image.Image:
+    """Open a picture without decoding it."""
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageTooLargeError("the picture has too many pixels to be decoded safely") from error
+    except Exception as error:
+        if _has_known_signature(data):
+            raise CorruptImageError("the picture's header is truncated or damaged") from error
+        raise UnsupportedFormatError(
+            f"not a picture in one of the accepted formats ({', '.join(FORMATS)})"
+        ) from error
+
+
+def _has_known_signature(data: bytes) -> bool:
+    """Whether the bytes begin as one of the accepted formats does."""
+    webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    bitmap = data[:2] == b"BM" and data[6:10] == bytes(4)  # two letters alone may be a text
+    return webp or bitmap or data.startswith(_SIGNATURES)
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    """Width and height from a PNG's first chunk, (0, 0) for anything else.
+
+    Pillow says nothing of the size of a file that ends after its header.
+    """
+    if data[:8] != _PNG or data[12:16] != b"IHDR" or len(data) < 24:
+        return 0, 0
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+
+
+def _plain_png(data: bytes) -> bytes:
+    """A PNG of what decides its pixels alone, its data in one chunk.
+
+    Texts and colour profiles may inflate to any size, and a million empty chunks take seconds.
+
+    Raises:
+        CorruptImageError: If a checksum is wrong or the end is missing: Pillow decodes damaged
+            pixels without a word.
+    """
+    chunks: dict[bytes, bytes] = {}
+    pixels, at = [], len(_PNG)
+    while True:
+        length = int.from_bytes(data[at : at + 4], "big")
+        kind, end = data[at + 4 : at + 8], at + 12 + length
+        if len(data) < end:
+            raise CorruptImageError("the picture is truncated")
+        if kind in _PNG_CHUNKS:
+            if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+                raise CorruptImageError("the picture is damaged: a checksum is wrong")
+            if kind == b"IDAT":
+                pixels.append(data[at + 8 : end - 4])
+            else:
+                chunks.setdefault(kind, data[at:end])
+        if kind == b"IEND":
+            break
+        at = end
+    body = b"IDAT" + b"".join(pixels)
+    chunks[b"IDAT"] = (
+        (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    )
+    return _PNG + b"".join(chunks[kind] for kind in _PNG_CHUNKS if kind in chunks)
+
+
+def _check_scans(picture: Image.Image, data: bytes) -> None:
+    """Refuse a JPEG of endlessly many scans, each of which takes time for all of the picture.
+
+    Within compressed data a byte of 255 is always followed by 0, so these two bytes are a marker.
+    A TIFF may hold a JPEG in each of many strips, but no progressive one.
+    """
+    compression = str(picture.info.get("compression", ""))
+    if picture.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > _MOST_SCANS:
+        raise CorruptImageError(f"the picture has more than {_MOST_SCANS} scans")
+    if picture.format == "TIFF" and "jpeg" in compression and b"\xff\xc2" in data:
+        raise CorruptImageError("the TIFF holds a progressive JPEG")
+
+
+def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise ImageTooLargeError(
+            f"the picture has {width:,} × {height:,} pixels, more than {max_pixels:,} in all"
+        )
+
+
+@contextmanager
+def _damage_reported() -> Iterator[None]:
+    """Turn whatever a decoder raises on a hostile file into one exception of ours."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise CorruptImageError("the picture is truncated or damaged") from error
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Any mode and depth to upright L, RGB or F (0 to 255), reduced to at most `DETAIL` a side."""
+    factor = _factor(picture.size)
+    if picture.mode.startswith(("I", "F")):
+        deep = picture
+        if picture.mode.startswith("I;16") and picture.mode != "I;16":  # which Pillow cannot crop
+            deep = Image.fromarray(np.asarray(picture).astype(np.uint16))
+        low, high = _range(deep)
+        scale = np.float32(255 / (high - low))
+        small = _in_strips(deep, "F", factor, lambda strip: _scaled(strip, low, high, scale))
+    elif picture.has_transparency_data and not _is_opaque(picture):
+        # Reduced with colours weighted by their opacity (mode RGBa), then laid on paper.
+        small = _in_strips(picture, "RGBa", factor, lambda strip: _as_rgba(strip).convert("RGBa"))
+        small = _opaque(small.convert("RGBA")).convert("RGB")
+    elif picture.mode == "LAB":  # its lightness is enough, and colours take long to convert
+        small = _in_strips(picture, "L", factor, lambda strip: strip.getchannel("L"))
+    else:
+        mode = "L" if picture.mode in ("1", "L") else "RGB"
+        small = _in_strips(picture, mode, factor, lambda strip: strip.convert(mode))
+    orientation = _orientation(picture)
+    return small.transpose(_TURNS[orientation]) if orientation in _TURNS else small
+
+
+def _is_opaque(picture: Image.Image) -> bool:
+    return picture.mode in ("RGBA", "LA") and picture.getchannel("A").getextrema() == (255, 255)
+
+
+def _as_rgba(picture: Image.Image) -> Image.Image:
+    return picture if picture.mode == "RGBA" else picture.convert("RGBA")
+
+
+def _factor(size: tuple[int, int]) -> int:
+    """The whole number by which both sides are divided to fit `DETAIL`."""
+    return -(-max(size) // DETAIL)
+
+
+def _in_strips(
+    picture: Image.Image,
+    mode: str,
+    factor: int,
+    convert: Callable[[Image.Image], Image.Image],
+) -> Image.Image:
+    """Convert and reduce by averaging, a strip at a time: no second copy of a large picture."""
+    if factor == 1 and picture.mode == mode != "F":
+        return picture
+    width, height = picture.size
+    rows = max(1, _STRIP_PIXELS // (width * factor)) * factor
+    if height <= rows:
+        return convert(picture).reduce(factor)
+    small = Image.new(mode, (-(-width // factor), -(-height // factor)))
+    for top in range(0, height, rows):
+        strip = picture.crop((0, top, width, min(top + rows, height)))
+        small.paste(convert(strip).reduce(factor), (0, top // factor))
+    return small
+
+
+def _orientation(picture: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) where there is none or it cannot be read."""
+    try:
+        return int(picture.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # noqa: BLE001 - damaged notes about a picture do not damage the picture
+        return 1
+
+
+def _range(picture: Image.Image) -> tuple[float, float]:
+    """The values of black and white in 16-bit, 32-bit and floating point grey.
+
+    Cameras and scanners put 12 bits into files of 16; resampled floating point pictures overshoot
+    their range a little.
+    """
+    low, high = (float(value) for value in np.ravel(picture.getextrema()))
+    floating = picture.mode.startswith("F")
+    ranges = _FLOATING_RANGES if floating else _WHOLE_RANGES
+    slack = 0.25 if floating else 0.0
+    for bottom, top in ranges:
+        margin = slack * (top - bottom)
+        if bottom - margin <= low and high <= top + margin:
+            return bottom, top
+    return low, max(high, low + 1)
+
+
+def _scaled(strip: Image.Image, low: float, high: float, scale: np.float32) -> Image.Image:
+    values = np.asarray(strip).astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError("not all grey values are numbers")
+    return Image.fromarray((values.clip(low, high) - np.float32(low)) * scale)
+
+
+def _opaque(picture: Image.Image) -> Image.Image:
+    """Lay an RGBA picture's ink on white if it is dark, on black if it is light."""
+    alpha = np.asarray(picture.getchannel("A"), np.float32)
+    luma = np.asarray(picture.convert("L"), np.float32)
+    weight = alpha.sum()
+    light_ink = weight > 0 and (luma * alpha).sum() / weight > 127.5 and alpha.min() == 0
+    paper = Image.new("RGBA", picture.size, "black" if light_ink else "white")
+    return Image.alpha_composite(paper, picture)

@@ -1,0 +1,1 @@
+"""What the operating system grants and guarantees: CPUs, atomic file writes."""

@@ -1,0 +1,254 @@
+"""The OpenAPI document: what FastAPI reads from the routes, completed by what it cannot know.
+
+A route declares what it answers itself (`problems.responses`, schemas, texts). Added here is what
+stands around every route, so that no route repeats it: the key, the fault that nobody foresaw, the
+headers of every answer, the bounds that are settings, and examples. Those of successes are answers
+that the service has given, kept in `examples.json` by `python -m docs.make_examples`.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
+from importlib import resources
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from service.api.error_examples import INFERENCE_ERRORS, PROBLEMS
+from service.errors import MEDIA_TYPE, TITLES, inference_responses, problem
+from service.middleware.api_key import RELOAD, is_open
+from service.settings import Settings
+
+__all__ = ["INFO", "complete_document", "operation_id", "operations"]
+
+Json = dict[str, Any]
+
+INFO: Json = {
+    "title": "Maybe Neural Network",
+    "summary": "Reads a handwritten digit and says how sure it is.",
+    "description": (
+        "Send the picture of a handwritten digit, and get its class with probabilities, credible "
+        "intervals, entropies, and whether a person should look:\n\n"
+        "    curl -F file=@seven.png http://127.0.0.1:8000/predict\n\n"
+        "Probabilities are from 0 to 1, entropies in nats; numbers are rounded to 6 decimals. "
+        "Errors are problems (RFC 9457) that say what was wrong, what was expected and what to do."
+    ),
+    "license_info": {"name": "MIT", "identifier": "MIT"},
+    "servers": [{"url": "/", "description": "This service"}],
+    "openapi_tags": [
+        {"name": "digits", "description": "Pictures in, answers out."},
+        {"name": "model", "description": "What is served, how good it is, and its renewal."},
+        {"name": "health", "description": "Probes for whoever runs the service."},
+        {"name": "operations", "description": "What the service tells of itself."},
+        {
+            "name": "open inference protocol",
+            "description": "Tensors in, tensors out, for clients that speak that protocol (v2) "
+            "already. Its errors have a body of their own.",
+        },
+    ],
+}
+"""What FastAPI is told about the document as a whole."""
+
+EXAMPLES: Json = json.loads(resources.files("service").joinpath("api", "examples.json").read_text())
+"""Answers by operation (`POST /predict`), status, media type and name of the example."""
+
+PROBLEM, INFERENCE = "Problem", "InferenceError"  # the schemas of errors
+_INFERENCE = "/v2"
+
+_REQUEST_ID = "7f2c1d0e9b8a47659f0e1d2c3b4a5968"
+
+_HEADERS: Json = {
+    "X-Request-ID": {
+        "description": "The caller's own if it was up to 64 letters, digits, `.`, `_` and `-`, "
+        "else a new one; it stands in the log of a fault, too.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+        "example": _REQUEST_ID,
+    },
+    "Server-Timing": {
+        "description": "Milliseconds: waiting for a lane, working, and in all.",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": "queue;dur=0.06, compute;dur=9.41, total;dur=11.20",
+    },
+    "Retry-After": {
+        "description": "Seconds after which to try again; always there with a 429.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 60},
+        "example": 1,
+    },
+    "Accept-Encoding": {
+        "description": "The encodings of bodies that are read.",
+        "schema": {"type": "string"},
+        "example": "gzip, deflate",
+    },
+    "WWW-Authenticate": {
+        "description": "How the key is to be sent.",
+        "required": True,
+        "schema": {"type": "string", "const": "Bearer"},
+        "example": "Bearer",
+    },
+}
+_EVERYWHERE = ("X-Request-ID", "Server-Timing")
+_ONLY_AT: dict[object, tuple[str, ...]] = {
+    401: ("WWW-Authenticate",),
+    429: ("Retry-After",),
+    503: ("Retry-After",),
+    (INFERENCE, 415): ("Accept-Encoding",),
+}
+
+_ID_PARAMETER: Json = {
+    "name": "X-Request-ID",
+    "in": "header",
+    "required": False,
+    "description": "An id of the caller's for this request; one that is not up to 64 letters, "
+    "digits, `.`, `_` and `-` is replaced.",
+    "schema": {"type": "string"},
+    "example": "form-17",
+}
+_KEY_SCHEME: Json = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "The key that the service was started with (`MNN_API_KEY`). Reloading always "
+    "needs it; the rest only where the operator wants it so (`MNN_KEY_FOR_ALL`).",
+}
+_PICTURES = "image/png, image/jpeg, image/webp, image/bmp, image/gif, image/tiff"
+
+
+_SHOWN = EXAMPLES["POST /model/reload"]["200"]["application/json"]["taken"]["value"]  # a model
+
+
+def complete_document(app: FastAPI, settings: Settings) -> None:
+    """Have an application answer with the completed document, whatever routes it will have."""
+    plain = app.openapi
+    known: list[Json] = [{}, {}]  # as FastAPI has it, and completed
+
+    def openapi() -> Json:
+        document = plain()
+        if document is not known[0]:
+            known[:] = document, _completed(deepcopy(document), settings)
+        return known[1]
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend it
+
+
+def operations(document: Json) -> Iterator[tuple[str, str, Json]]:
+    """Each operation of a document: its path, its method in capitals, and what is said of it."""
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield path, method.upper(), operation
+
+
+def operation_id(route: APIRoute) -> str:
+    """The name of an operation for those who generate clients: `predict`, `v2_infer_version`."""
+    parts = [route.name]
+    if route.path.startswith(_INFERENCE):
+        parts.insert(0, "v2")
+    if "{version}" in route.path:
+        parts.append("version")
+    return "_".join(parts)
+
+
+def _completed(document: Json, settings: Settings) -> Json:
+    components = document["components"]
+    components["securitySchemes"] = {"key": _KEY_SCHEME}
+    components["headers"] = _HEADERS
+    components["parameters"] = {"RequestId": _ID_PARAMETER}
+    components["responses"] = {
+        **{_name(PROBLEM, status): _problem_response(status) for status in PROBLEMS},
+        **{_name(INFERENCE, status): _inference_response(status) for status in INFERENCE_ERRORS},
+    }
+    for path, method, operation in operations(document):
+        _bound(operation, components["schemas"], settings)
+        operation["parameters"] = [
+            *operation.get("parameters", []),
+            {"$ref": "#/components/parameters/RequestId"},
+        ]
+        statuses = [500]
+        if not is_open(path):
+            statuses.append(401)
+            must = path == RELOAD or settings.key_for_all
+            operation["security"] = [{"key": []}] if must else [{}, {"key": []}]
+        kind = INFERENCE if path.startswith(_INFERENCE) else PROBLEM
+        errors = {status for status in operation["responses"] if int(status) >= 400}
+        for status in errors | set(map(str, statuses)):
+            operation["responses"][status] = _reference(kind, int(status))
+        _complete_successes(operation["responses"], EXAMPLES.get(f"{method} {path}", {}))
+        operation["responses"] = dict(sorted(operation["responses"].items()))
+    return document
+
+
+def _complete_successes(declared: Json, examples: Json) -> None:
+    """Headers and examples of whatever is no error."""
+    for status, response in declared.items():
+        if "$ref" not in response:
+            own = response.get("headers", {})
+            response["headers"] = {**_header_references(_EVERYWHERE), **own}
+            for media_type, named in examples.get(status, {}).items():
+                response["content"][media_type]["examples"] = named
+
+
+def _problem_response(status: int) -> Json:
+    values = {
+        name: problem(_REQUEST_ID, status, detail).model_dump()
+        for name, detail in PROBLEMS[status].items()
+    }
+    return _error_response(PROBLEM, status, TITLES[status], MEDIA_TYPE, values)
+
+
+def _inference_response(status: int) -> Json:
+    values = {name: {"error": told} for name, told in INFERENCE_ERRORS[status].items()}
+    title = inference_responses(status)[status]["description"]
+    return _error_response(INFERENCE, status, title, "application/json", values)
+
+
+def _error_response(kind: str, status: int, title: str, media_type: str, values: Json) -> Json:
+    examples = {
+        name: {"summary": name.capitalize(), "value": value} for name, value in values.items()
+    }
+    content = {"schema": {"$ref": f"#/components/schemas/{kind}"}, "examples": examples}
+    names = (*_EVERYWHERE, *_ONLY_AT.get((kind, status), _ONLY_AT.get(status, ())))
+    return {
+        "description": f"{title}.",
+        "headers": _header_references(names),
+        "content": {media_type: content},
+    }
+
+
+def _reference(kind: str, status: int) -> Json:
+    return {"$ref": f"#/components/responses/{_name(kind, status)}"}
+
+
+def _name(kind: str, status: int) -> str:
+    return f"{kind}{status}"
+
+
+def _header_references(names: Iterable[str]) -> Json:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _bound(operation: Json, schemas: Json, settings: Settings) -> None:
+    """Say what FastAPI leaves open: no query is null, and some bounds are settings."""
+    for parameter in operation.get("parameters", []):
+        schema = parameter["schema"]
+        if parameter["in"] == "path":
+            parameter["example"] = _SHOWN[parameter["name"]]
+        if parameter["in"] == "query":
+            if "anyOf" in schema:
+                (only,) = (kind for kind in schema.pop("anyOf") if kind != {"type": "null"})
+                schema.update(only)
+            if parameter["name"] == "samples":
+                schema.update(maximum=settings.draws, examples=[settings.draws])
+            if parameter["name"] == "level":  # each tail must hold a draw
+                del schema["exclusiveMaximum"]
+                schema["maximum"] = (10**6 * (settings.draws - 2) // settings.draws) / 10**6
+            parameter["example"] = schema.pop("examples", [schema.get("default")])[0]
+    form = operation.get("requestBody", {}).get("content", {}).get("multipart/form-data")
+    if form is not None:
+        properties = schemas[form["schema"]["$ref"].rpartition("/")[2]]["properties"]
+        form["encoding"] = {name: {"contentType": _PICTURES} for name in properties}
+        for part in properties.values():
+            # OpenAPI 3.0's word, which tools still go by.
+            part.get("items", part)["format"] = "binary"
+        if "files" in properties:
+            properties["files"].update(minItems=1, maxItems=settings.max_batch_files)

@@ -1,0 +1,1 @@
+"""Inference scheduling: jobs, the fair queue, the worker pool."""

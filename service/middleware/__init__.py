@@ -1,0 +1,1 @@
+"""ASGI middleware: request context, body limits, load shedding, API key, HEAD."""

@@ -1,0 +1,1 @@
+"""The served model: loading it, and replacing it when the checkpoint changes."""

@@ -1,0 +1,1 @@
+"""Process tuning: garbage collector, switch interval, file descriptors, memory."""

@@ -1,0 +1,1 @@
+"""The HTTP server: uvicorn with graceful shutdown and bounded connections."""

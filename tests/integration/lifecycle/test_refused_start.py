@@ -1,0 +1,169 @@
+"""A service that cannot serve says why in one line and ends, instead of never being ready."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model import CheckpointError, load_checkpoint, save_checkpoint
+from service import Settings, create_app
+from tests.integration.lifecycle.test_faults import running
+from tests.support.checkpoints import spoil, tiny_checkpoint
+from tests.support.server import Server, service_environment
+
+MakeServer = Callable[..., Server]
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """The file of a small checkpoint, to be spoiled."""
+    path = tmp_path / "spoiled.safetensors"
+    save_checkpoint(tiny_checkpoint(), path)
+    return path
+
+
+def check_refused(server: Server, *reasons: str) -> None:
+    """Check that it ends by itself with code 1, and that one line of its log says why."""
+    try:
+        code = server.process.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"it did not end:\n{server.log.read_text()}")
+    log = server.log.read_text()
+    assert code == 1, log
+    lines = [line for line in server.logged() if line["message"].startswith("cannot serve")]
+    assert len(lines) == 1, log
+    assert lines[0]["level"] == "error"
+    for reason in reasons:
+        assert reason in lines[0]["message"]
+    assert "Traceback" not in log
+
+
+def test_a_missing_checkpoint_is_refused_where_the_shipped_one_may_not_stand_in(
+    make_server: MakeServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "absent.safetensors"
+    server = make_server(ready=False, checkpoint=path, allow_shipped=False)
+    check_refused(server, str(path), "no such file", "MNN_ALLOW_SHIPPED")
+
+
+def test_a_truncated_checkpoint_is_refused_though_the_shipped_one_might_stand_in(
+    make_server: MakeServer, checkpoint: Path
+) -> None:
+    data = checkpoint.read_bytes()
+    checkpoint.write_bytes(data[: len(data) // 2])
+    check_refused(make_server(ready=False, checkpoint=checkpoint), str(checkpoint), "truncated")
+
+
+def test_a_checkpoint_of_another_architecture_is_refused_by_tensor_and_shape(
+    make_server: MakeServer, checkpoint: Path
+) -> None:
+    spoil(checkpoint, lambda _, metadata: metadata["architecture"].update(hidden=[9]))
+    server = make_server(ready=False, checkpoint=checkpoint)
+    check_refused(server, str(checkpoint), "dense1.weight.mean", "(6, 75)", "(9, 75)")
+
+
+def test_a_checkpoint_that_holds_a_nan_is_refused_by_tensor(
+    make_server: MakeServer, checkpoint: Path
+) -> None:
+    spoil(checkpoint, lambda tensors, _: tensors["conv2.bias.mean"].__setitem__(0, np.nan))
+    server = make_server(ready=False, checkpoint=checkpoint)
+    check_refused(server, str(checkpoint), "conv2.bias.mean", "not finite")
+
+
+def test_a_device_that_is_not_there_is_refused(
+    make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so that no machine has one
+    check_refused(make_server(ready=False, device="cuda"), "cuda", "'auto' or 'cpu'")
+
+
+def test_a_checkpoint_that_cannot_be_looked_up_is_refused(make_server: MakeServer) -> None:
+    name = 300 * "x"  # longer than a file's name may be
+    check_refused(make_server(ready=False, checkpoint=name), name)
+
+
+def test_a_port_in_use_is_refused(server: Server, tmp_path: Path) -> None:
+    port = server.url.rsplit(":", 1)[1]
+    done = run_service(tmp_path, port=port)
+    assert done.returncode != 0
+    assert "address already in use" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize("part", ["make_lanes", "announce", "Refresher", "CheckpointFile"])
+def test_a_start_that_fails_after_loading_is_told_and_ends(
+    part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(f"service.app.{part}", fail)
+    failed = threading.Event()
+    app = create_app(Settings(device="cpu", draws=40), on_failed_start=failed.set)
+    with running(app) as client:
+        assert failed.wait(30)
+        assert client.get("/health/ready").status_code == 503
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        "cannot serve: can't start new thread"
+    ]
+
+
+METADATA: dict[str, Callable[[dict[str, Any]], object]] = {
+    "size that is no whole number": lambda m: m["architecture"].update(image_size=28.0),
+    "infinite width": lambda m: m["architecture"].update(hidden=[float("inf")]),
+    "number of pictures in words": lambda m: m["selective"].update(n_calibration="many"),
+    "figures that are no object": lambda m: m.update(metrics=False),
+    "training that is no object": lambda m: m.update(training=3),
+}
+
+
+@pytest.mark.parametrize("kind", METADATA)
+def test_metadata_that_would_break_the_service_later_is_refused_at_loading(
+    checkpoint: Path, kind: str
+) -> None:
+    spoil(checkpoint, lambda _, metadata: METADATA[kind](metadata))
+    with pytest.raises(CheckpointError, match=checkpoint.name):
+        load_checkpoint(checkpoint)
+
+
+# Settings
+
+
+def run_service(cwd: Path, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Run a service that is expected to end by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "service"],
+        env=service_environment(**settings),
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("port", "abc"), ("device", "tpu"), ("draws", "1"), ("queue", "-1")]
+)
+def test_an_invalid_setting_is_refused_in_one_line_that_names_it(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    done = run_service(tmp_path, **{name: value})
+    assert done.returncode == 2
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(f"error: MNN_{name.upper()}={value!r}: Input should be")
+
+
+def test_every_invalid_setting_is_named_at_once(tmp_path: Path) -> None:
+    done = run_service(tmp_path, port="abc", device="tpu")
+    assert done.returncode == 2
+    assert [line.split("=")[0] for line in sorted(done.stdout.splitlines())] == [
+        "error: MNN_DEVICE",
+        "error: MNN_PORT",
+    ]

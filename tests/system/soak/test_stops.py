@@ -1,0 +1,146 @@
+"""SIGTERM under load: whoever was accepted is answered."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import yaml
+
+from tests.support.figures import Figures
+from tests.support.load import Address, Answer, End, Load, counted, run
+from tests.support.paths import ROOT
+from tests.support.server import Server
+from tests.support.traffic import form, get
+from tests.system.soak.conftest import address, choose, progress
+
+pytestmark = pytest.mark.soak
+
+STOPS = choose(2, 20)
+DRAIN_WAIT_S = 1.0
+CLIENTS = 24
+
+
+def grace_s() -> float:
+    """How long Docker waits for a stop before it kills."""
+    composed = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    return float(composed["services"]["service"]["stop_grace_period"].removesuffix("s"))
+
+
+@dataclass
+class Stop:
+    """What became of everything around one stop.
+
+    Attributes:
+        predictions: What became of the pictures, of all clients.
+        probes: What became of the questions whether requests should be sent here.
+        signalled: When the signal was sent.
+        open_until: When the listener was open for certain, for the last time.
+        ended_s: Seconds from the signal until the process had ended.
+    """
+
+    predictions: list[Answer]
+    probes: list[Answer]
+    signalled: float
+    open_until: float
+    ended_s: float
+
+    def accepted(self, answers: list[Answer]) -> list[Answer]:
+        """Those who had connected and sent everything while the listener was open for certain."""
+        return [answer for answer in answers if answer.sent <= self.open_until]
+
+    @property
+    def lost(self) -> list[Answer]:
+        """Those who were accepted, and answered otherwise than they should be.
+
+        Who asks for a reading gets it, or is told that the queue is full: that the service is about
+        to stop is for the probe alone to say.
+        """
+        return [a for a in self.accepted(self.predictions) if a.status not in (200, 429)] + [
+            a for a in self.accepted(self.probes) if a.status not in (200, 503)
+        ]
+
+    @property
+    def warned(self) -> int:
+        """How many probes were told that the service is about to stop."""
+        return sum(answer.status == 503 for answer in self.probes)
+
+    @property
+    def undecided(self) -> list[Answer]:
+        """Those who had sent everything, maybe after it was closed."""
+        return [a for a in self.predictions + self.probes if a.sent > self.open_until]
+
+
+async def open_until(where: Address) -> float:
+    """Knock every few milliseconds until nobody opens; when the last knock began that was heard."""
+    heard = 0.0
+    while True:
+        began = time.monotonic()
+        try:
+            _, writer = await asyncio.open_connection(*where)
+        except OSError:
+            return heard
+        heard = began
+        writer.transport.abort()
+        await asyncio.sleep(0.004)
+
+
+async def stopped_under_load(server: Server, request: bytes) -> Stop:
+    """Load from before the stop until nobody is let in any more."""
+    refused = asyncio.Event()
+
+    def seen(answer: Answer) -> None:
+        if answer.end is End.REFUSED:
+            refused.set()
+
+    # Those that keep their connections, and those that come anew each time.
+    where = address(server)
+    keeping = Load(where, [request, get("/health/ready")], seen=seen)
+    anew = Load(where, [request], seen=seen, keep_alive=False)
+    loads = [
+        asyncio.create_task(keeping.closed_loop(CLIENTS // 2, until=refused)),
+        asyncio.create_task(anew.closed_loop(CLIENTS // 2, until=refused)),
+    ]
+    await asyncio.sleep(0.5)
+    signalled = time.monotonic()
+    server.process.send_signal(signal.SIGTERM)
+    until = await open_until(where)
+    await asyncio.to_thread(server.process.wait, 60)
+    ended_s = time.monotonic() - signalled
+    refused.set()
+    kept = await loads[0]
+    predictions = [answer for answer in kept if answer.index % 2 == 0] + await loads[1]
+    probes = [answer for answer in kept if answer.index % 2 == 1]
+    return Stop(predictions, probes, signalled, until, ended_s)
+
+
+def test_a_stop_under_load_loses_no_request_that_was_accepted(
+    make_server: Callable[..., Server], seven_png: bytes, figures: Callable[[str], Figures]
+) -> None:
+    found = figures(f"{STOPS} stops under load, drain wait {DRAIN_WAIT_S:g} s")
+    stops, codes = list[Stop](), set[int]()
+    with progress(STOPS, "stops") as bar:
+        for _ in range(STOPS):
+            server = make_server(device="cpu", drain_wait_s=DRAIN_WAIT_S)
+            stops.append(run(stopped_under_load(server, form("/predict", seven_png))))
+            codes.add(server.process.returncode)
+            bar.update()
+    predictions = [answer for stop in stops for answer in stop.predictions]
+    found.note("statuses", str(counted(predictions)))
+    found.note("statuses of probes", str(counted([a for stop in stops for a in stop.probes])))
+    during = sum(a.sent > stop.signalled for stop in stops for a in stop.accepted(stop.predictions))
+    found.require("accepted after the signal", during, "> 0", during > 0)
+    warned = min(stop.warned for stop in stops)
+    found.require("probes told of a stop, at least", warned, "> 0", warned > 0)
+    lost = [answer for stop in stops for answer in stop.lost]
+    found.require("accepted and lost", len(lost), "0", not lost)
+    if lost:
+        found.note("those by status", str(counted(lost)))
+    unanswered = sum(answer.status == 0 for stop in stops for answer in stop.undecided)
+    found.note("sent as the listener was closed, and not answered", unanswered)
+    found.require("exit codes", str(sorted(codes)), "[0]", codes == {0})
+    longest_s, grace = max(stop.ended_s for stop in stops), grace_s()
+    found.require("longest stop, s", longest_s, f"≤ {grace:g}", longest_s <= grace)
+    found.check()

@@ -1,0 +1,1 @@
+"""Baselines: deterministic network, MC dropout, deep ensemble."""

@@ -1,0 +1,1 @@
+"""Calibration of the decision rule and of the conformal sets."""

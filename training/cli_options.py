@@ -1,0 +1,62 @@
+"""Command-line options that several commands share."""
+
+import argparse
+import os
+from pathlib import Path
+
+from training.data.datasets import Digits, Mnist, Source
+
+__all__ = ["add_data_options", "add_device_option", "data_source", "positive"]
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--dataset` and `--data-dir`."""
+    parser.add_argument(
+        "--dataset",
+        choices=[Mnist.name, Digits.name],
+        help="mnist (default), or digits: scikit-learn's bundled set, needs no network",
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=Path(os.environ.get("MNN_DATA_DIR") or "data"),
+        help="torchvision root that holds MNIST/raw, or where to download it "
+        "(default: MNN_DATA_DIR, else data)",
+    )
+
+
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--device`."""
+    parser.add_argument(
+        "--device",
+        type=_device,  # checks the environment's value, too, which choices would not
+        default=os.environ.get("MNN_DEVICE") or "auto",
+        help="auto, cpu or cuda; default: MNN_DEVICE, else CUDA where it is available",
+    )
+
+
+def data_source(name: str, data_dir: Path) -> Source:
+    """The data set of that name.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if name == Digits.name:
+        return Digits()
+    if name == Mnist.name:
+        return Mnist(data_dir)
+    raise ValueError(f"unknown data set {name!r}; known are {Mnist.name} and {Digits.name}")
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def _device(text: str) -> str:
+    if text not in ("auto", "cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"must be auto, cpu or cuda, not {text!r}")
+    return text

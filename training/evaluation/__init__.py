@@ -1,0 +1,1 @@
+"""Evaluation: predictions, metrics, robustness, out-of-distribution detection, intervals."""

@@ -1,0 +1,1 @@
+"""Fitting the posterior by stochastic variational inference."""

@@ -1,0 +1,87 @@
+"""The state of an unfinished fit on disk, so that an interruption costs at most one epoch."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from model.checkpoint import write_atomically
+from model.nn.network import BayesianCNN
+from training.fitting.trainer import EpochSummary, Fitter
+
+__all__ = ["UnfinishedRun", "UnfinishedRunError"]
+
+
+class UnfinishedRunError(Exception):
+    """The unfinished run on disk cannot be continued with these settings."""
+
+
+class UnfinishedRun:
+    """Where and under which settings an unfinished fit is kept.
+
+    Args:
+        output: The checkpoint being trained; the state lies beside it.
+        settings: Everything that must agree for the fit to go on, as plain JSON values.
+    """
+
+    def __init__(self, output: Path, settings: Mapping[str, Any]) -> None:
+        """Name the file; nothing is read or written yet."""
+        self.path = output.with_name(f"{output.stem}.unfinished.safetensors")
+        self._settings = json.dumps(settings, sort_keys=True)
+
+    def save(self, fitter: Fitter[BayesianCNN], history: list[EpochSummary]) -> None:
+        """Write the state after an epoch."""
+        epochs = json.dumps([vars(summary) for summary in history])
+        metadata = {"settings": self._settings, "history": epochs}
+        write_atomically(self.path, safetensors.torch.save(fitter.state(), metadata=metadata))
+
+    def restore(self, fitter: Fitter[BayesianCNN]) -> list[EpochSummary]:
+        """Continue where the saved run stopped; at the beginning if there is none.
+
+        Returns:
+            The summaries of the epochs already done.
+
+        Raises:
+            UnfinishedRunError: If the file is damaged or was made with other settings.
+        """
+        if not self.path.exists():
+            return []
+        discard = "Add --fresh to discard it and start anew."
+        try:
+            data = self.path.read_bytes()
+            size = int.from_bytes(data[:8], "little")
+            metadata = json.loads(data[8 : 8 + size])["__metadata__"]
+            saved = json.loads(metadata["settings"])
+            history = [EpochSummary(**summary) for summary in json.loads(metadata["history"])]
+            state: dict[str, Tensor] = safetensors.torch.load(data)
+        except (ValueError, KeyError, TypeError, OSError, safetensors.SafetensorError) as error:
+            raise UnfinishedRunError(
+                f"{self.path}: the unfinished run cannot be read. {discard}"
+            ) from error
+        wanted = json.loads(self._settings)
+        if saved != wanted:
+            keys = sorted(saved.keys() | wanted.keys())
+            other = ", ".join(
+                f"{key} {saved.get(key)} there, {wanted.get(key)} now"
+                for key in keys
+                if saved.get(key) != wanted.get(key)
+            )
+            raise UnfinishedRunError(
+                f"{self.path}: an unfinished run with other settings ({other}). Finish it with "
+                f"those, or: {discard}"
+            )
+        try:
+            fitter.restore(state)
+        except (KeyError, ValueError) as error:
+            raise UnfinishedRunError(
+                f"{self.path}: the unfinished run is damaged ({error}). {discard}"
+            ) from error
+        return history
+
+    def discard(self) -> None:
+        """Remove the state, if there is one."""
+        self.path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Synthetic images: digits rendered as people send them, and outliers that are no digits."""

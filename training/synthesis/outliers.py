@@ -1,0 +1,471 @@
+"""Pictures that are no digits, made from chance and from pieces of MNIST-like digits.
+
+The network is fitted to tell them from digits (`ModelConfig.not_a_digit`), so that it can say
+of a thing it was never meant for that it is none. There are no letters, no fonts and no pictures of
+anybody's among them: strokes, scribbles, shapes and textures drawn at random, and digits mirrored,
+turned, cut, mixed and crossed out.
+
+Source of the idea: Hendrycks, Mazeika and Dietterich (2019), "Deep Anomaly Detection with Outlier
+Exposure".
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+from scipy.ndimage import gaussian_filter
+
+from model.preprocessing.normalize import DigitImage, open_array
+from training.data.datasets import Inputs
+from training.data.parallel import CHUNK, in_processes
+from training.distributed import ALONE, Ranks
+
+__all__ = ["FAMILIES", "Family", "NonDigits", "draw_nondigit", "nondigit_inputs"]
+
+Family = str
+_Ink = NDArray[np.uint8]
+_Digits = NDArray[np.uint8]
+_Points = NDArray[np.float64]
+
+_ALIKE = 0.89  # correlation with a digit from which a picture is taken for one
+_N_COMPARED = 20_000  # digits it is compared with
+_SERIF = 0.6  # chance of a serif at a tip
+_SIDE = 96  # side of the sheet that strokes and shapes are drawn on
+_MIDDLE = _SIDE / 2
+
+
+@dataclass(frozen=True, eq=False)
+class NonDigits:
+    """Pictures that are no digits, as the network is shown them.
+
+    Attributes:
+        inputs: What the digit door makes of them; none of them blank.
+        family: Index into `FAMILIES` of each (N,).
+    """
+
+    inputs: Inputs
+    family: NDArray[np.int64]
+
+
+def nondigit_inputs(
+    digits: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    n: int,
+    *,
+    seed: int,
+    processes: int = 1,
+    check_interrupted: Callable[[], None] = lambda: None,
+    name: str = "pictures",
+    ranks: Ranks = ALONE,
+) -> NonDigits:
+    """Draw `n` pictures, of all families in turn, and keep those that came out as no digit.
+
+    About three in ten are dropped: blank ones, and those that chance has made look like one of the
+    digits (a lone bar is a 1).
+
+    Args:
+        digits: Digits (N, 28, 28) to take pieces from and to compare with.
+        labels: Which digits they are (N,).
+        n: How many to draw.
+        seed: Seed of everything; nothing else decides the result.
+        processes: How many work at once.
+        check_interrupted: Called now and then; may raise to end it.
+        name: What the progress bar calls them.
+        ranks: The processes that share the work; each is given all of it.
+    """
+    tasks = []
+    for start in range(0, n, CHUNK):
+        some = np.random.Generator(np.random.Philox(key=np.array([seed, n + start], np.uint64)))
+        pieces = some.integers(len(digits), size=2 * CHUNK)
+        tasks.append((digits[pieces], labels[pieces], seed, start, min(start + CHUNK, n)))
+    images = in_processes(
+        _drawn_chunk,
+        tasks,
+        total=n,
+        processes=processes,
+        check_interrupted=check_interrupted,
+        title=f"drawing what is no digit for {name}",
+        ranks=ranks,
+    )
+    inputs = Inputs.of(list(images))
+    family = np.arange(n) % len(FAMILIES)
+    kept = _likeness_to_any(inputs.pixels, digits[:_N_COMPARED]) < _ALIKE
+    kept &= inputs.pixels.any(axis=(1, 2))
+    return NonDigits(Inputs(inputs.pixels[kept], inputs.flagged[kept]), family[kept])
+
+
+def draw_nondigit(
+    family: Family, digits: NDArray[np.uint8], labels: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Draw one picture that is no digit.
+
+    Args:
+        family: One of `FAMILIES`.
+        digits: Digits (N, 28, 28) to take pieces from, ink high on 0.
+        labels: Which digits they are (N,), 0 to 9.
+        rng: Source of all randomness.
+
+    Returns:
+        uint8 (H, W), ink high on 0, of 28 to 96 pixels a side.
+
+    Raises:
+        ValueError: If the family is unknown.
+    """
+    if family in _DRAWN:
+        return _DRAWN[family](rng)
+    if family in _MIXED:
+        return _MIXED[family](digits, labels, rng)
+    raise ValueError(f"unknown family {family!r}; known are {', '.join(FAMILIES)}")
+
+
+def _drawn_chunk(
+    task: tuple[_Digits, NDArray[np.int64], int, int, int],
+) -> list[DigitImage]:
+    digits, labels, seed, start, end = task
+    images = []
+    for i in range(start, end):
+        rng = np.random.Generator(np.random.Philox(key=np.array([seed, i], np.uint64)))
+        family = FAMILIES[i % len(FAMILIES)]
+        images.append(open_array(draw_nondigit(family, digits, labels, rng)))
+    return images
+
+
+def _likeness_to_any(pictures: _Digits, digits: _Digits) -> NDArray[np.float32]:
+    """Correlation of each picture, blurred, with the digit that it is most like (N,)."""
+    known = _blurred(digits).T
+    parts = [
+        (_blurred(pictures[start : start + CHUNK]) @ known).max(axis=1)
+        for start in range(0, len(pictures), CHUNK)
+    ]
+    return np.concatenate(parts)
+
+
+def _blurred(pictures: _Digits) -> NDArray[np.float32]:
+    """Pictures at half their size as vectors (N, 196) of mean 0 and length 1."""
+    soft = gaussian_filter(pictures.astype(np.float32), (0, 1, 1))
+    small = soft.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(len(pictures), -1)
+    small -= small.mean(axis=1, keepdims=True)
+    result: NDArray[np.float32] = small / np.maximum(
+        np.linalg.norm(small, axis=1, keepdims=True), 1e-6
+    )
+    return result
+
+
+def _glyph(rng: np.random.Generator) -> _Ink:
+    """A sign as an alphabet nobody knows might have it: bars and bows between points of a grid."""
+    columns, rows = int(rng.integers(2, 4)), int(rng.integers(2, 5))
+    width, height = rng.uniform(26, 70), rng.uniform(50, 76)
+    x, y = np.meshgrid(np.linspace(-0.5, 0.5, columns), np.linspace(-0.5, 0.5, rows))
+    nodes = np.stack([x * width, y * height], axis=-1).reshape(-1, 2)
+    nodes += rng.normal(0, rng.choice([0.5, 3.0]), nodes.shape)
+    pen = float(rng.uniform(3, 17))
+    serif = rng.random() < 0.35
+    strokes, here = [], int(rng.integers(len(nodes)))
+    for _ in range(int(rng.integers(3, 8))):
+        near = np.argsort(
+            np.linalg.norm(nodes - nodes[here], axis=1) + rng.exponential(15, len(nodes))
+        )
+        there = int(near[near != here][0])
+        start, end = nodes[here], nodes[there]
+        if rng.random() < 0.35:
+            bulge = rng.choice([-1, 1]) * rng.uniform(0.3, 0.7)
+            strokes.append(_bow(start, end, bulge))
+        else:
+            strokes.append(np.stack([start, end]))
+        here = there if rng.random() < 0.75 else int(rng.integers(len(nodes)))
+    if serif:
+        length = rng.uniform(0.8, 1.8) * pen
+        serifs = []
+        for stroke in strokes:
+            serifs += [
+                tip + np.array([[-length, 0], [length, 0]])
+                for tip in (stroke[0], stroke[-1])
+                if rng.random() < _SERIF
+            ]
+        strokes += serifs
+    return _penned(strokes, pen, rng, contrast=rng.choice([0.0, 0.5]), round_pen=rng.random() < 0.5)
+
+
+def _script(rng: np.random.Generator) -> _Ink:
+    """Several bent strokes of a pen or a brush, side by side or across each other."""
+    pen = float(rng.uniform(2.5, 12))
+    strokes = []
+    for _ in range(int(rng.integers(2, 7))):
+        centre = rng.uniform(-26, 26, 2)
+        direction = rng.uniform(0, 2 * math.pi)
+        length = rng.uniform(14, 70)
+        along = np.array([math.cos(direction), math.sin(direction)])
+        knots = [centre + along * length * (t - 0.5) for t in (0, 1 / 3, 2 / 3, 1)]
+        strokes.append(_spline(np.array(knots) + rng.normal(0, rng.uniform(1, 16), (4, 2))))
+    return _penned(strokes, pen, rng, contrast=float(rng.uniform(0, 0.7)))
+
+
+def _stroke(rng: np.random.Generator) -> _Ink:
+    """One or two long smooth strokes with bends and loops."""
+    strokes = []
+    for _ in range(int(rng.integers(1, 3))):
+        knots = np.cumsum(rng.normal(0, 26, (int(rng.integers(3, 7)), 2)), axis=0)
+        knots -= (knots.max(axis=0) + knots.min(axis=0)) / 2
+        knots *= rng.uniform(24, 38) / max(float(np.abs(knots).max()), 1.0)
+        strokes.append(_spline(knots + rng.uniform(-8, 8, 2)))
+    return _penned(strokes, float(rng.uniform(3, 13)), rng, contrast=float(rng.uniform(0, 0.6)))
+
+
+def _scribble(rng: np.random.Generator) -> _Ink:
+    """One long line back and forth or round and round."""
+    n = int(rng.integers(6, 16))
+    which = rng.random()
+    if which < 0.5:
+        knots = rng.uniform(-36, 36, (n, 2))
+    elif which < 0.75:  # to and fro
+        across = np.where(np.arange(n) % 2, 1, -1) * rng.uniform(12, 36)
+        knots = np.stack([across, np.linspace(-34, 34, n)], axis=1) + rng.normal(0, 4, (n, 2))
+        knots = knots @ _rotation(rng.uniform(0, 2 * math.pi))
+    else:  # a spiral
+        turns = rng.uniform(1.6, 4) * 2 * math.pi
+        t = np.linspace(0, 1, 8 * n)
+        radius = 6 + 30 * t
+        knots = np.stack([radius * np.cos(turns * t), radius * np.sin(turns * t)], axis=1)
+    line = _spline(knots) if rng.random() < 0.6 else knots
+    return _penned([line], float(rng.uniform(2, 8)), rng)
+
+
+def _polygon(rng: np.random.Generator) -> _Ink:
+    """Figures and silhouettes: triangles, stars, boxes, ovals, one or several, full or outlined."""
+    sheet = Image.new("L", (_SIDE, _SIDE), 0)
+    pen = ImageDraw.Draw(sheet)
+    symmetric = rng.random() < 0.4
+    for _ in range(int(rng.integers(1, 5))):
+        n = int(rng.integers(3, 11))
+        angle = np.sort(rng.uniform(0, 2 * math.pi, n))
+        radius = rng.uniform(10, 44, n) if rng.random() < 0.6 else np.full(n, rng.uniform(12, 42))
+        size = np.exp(rng.normal(0, 0.35, 2))
+        points = np.stack([np.cos(angle), np.sin(angle)], axis=1) * radius[:, None] * size
+        points = points @ _rotation(rng.uniform(0, 2 * math.pi)) + rng.uniform(-16, 16, 2) + _MIDDLE
+        corners = [tuple(point) for point in points]
+        light = int(rng.integers(70, 256))
+        if rng.random() < 0.3:
+            pen.line([*corners, corners[0]], fill=light, width=int(rng.integers(2, 9)))
+        else:
+            pen.polygon(corners, fill=light)
+    ink = np.asarray(sheet)
+    if symmetric:
+        ink = np.maximum(ink, ink[:, ::-1])
+    if rng.random() < 0.4:
+        ink = (ink * (1 - rng.uniform(0.2, 0.9) * _field(rng))).astype(np.uint8)
+    return ink if ink.any() else _glyph(rng)
+
+
+def _texture(rng: np.random.Generator) -> _Ink:
+    """Noise fine and coarse, clouds, blots, stripes and boards."""
+    which = rng.integers(5)
+    y, x = np.mgrid[0:_SIDE, 0:_SIDE] - _MIDDLE
+    angle, period = rng.uniform(0, math.pi), rng.uniform(6, 40)
+    across = (math.cos(angle) * x + math.sin(angle) * y) / period
+    if which == 0:
+        field = _field(rng)
+    elif which == 1:  # blots
+        field = (_field(rng) > rng.uniform(0.4, 0.7)).astype(np.float64)
+    elif which == 2:
+        field = 0.5 + 0.5 * np.sin(2 * math.pi * across + rng.uniform(0, 6))
+        if rng.random() < 0.5:
+            field = field * (
+                0.5
+                + 0.5 * np.sin(2 * math.pi * (math.sin(angle) * x - math.cos(angle) * y) / period)
+            )
+        field = np.where(field > 0.5, 1.0, 0.0) if rng.random() < 0.5 else field
+    elif which == 3:
+        grain = int(rng.choice([1, 2, 4, 8]))
+        noise = rng.random((_SIDE // grain, _SIDE // grain)) ** rng.uniform(0.5, 6)
+        field = noise.repeat(grain, axis=0).repeat(grain, axis=1)
+    else:  # light falling off
+        field = np.clip(0.5 + across * rng.uniform(0.1, 1), 0, 1)
+    if rng.random() < 0.6:  # in a figure instead of everywhere
+        field = field * (_polygon(rng) > 0)
+    ink = (np.asarray(field, np.float64) * rng.uniform(120, 255)).astype(np.uint8)
+    return ink if ink.any() else _glyph(rng)
+
+
+def _turned(digits: _Digits, labels: NDArray[np.int64], rng: np.random.Generator) -> _Ink:
+    """A digit mirrored or turned so that it is none any more."""
+    while True:
+        which = int(rng.integers(len(digits)))
+        name = _NO_DIGIT_IF[int(labels[which])]
+        if name:
+            turn = name[int(rng.integers(len(name)))]
+            return np.ascontiguousarray(_TURNS[turn](digits[which]))
+
+
+def _collage(digits: _Digits, _labels: NDArray[np.int64], rng: np.random.Generator) -> _Ink:
+    """Halves or quarters of different digits put together."""
+    parts: _Digits = digits[rng.integers(len(digits), size=4)]
+    row, column = (int(rng.integers(11, 18)) for _ in range(2))
+    result: _Ink = parts[0].copy()
+    which = rng.integers(3)
+    if which == 0:  # quarters of four
+        result[:row, column:] = parts[1][:row, column:]
+        result[row:, :column] = parts[2][row:, :column]
+        result[row:, column:] = parts[3][row:, column:]
+    elif which == 1:  # the lower half shifted aside and turned
+        other = parts[1][::-1, ::-1] if rng.random() < 0.5 else parts[1][::-1]
+        result[row:] = other[row:]
+    else:  # the right half turned over
+        other = parts[1][::-1]
+        result[:, column:] = other[:, column:]
+    return result
+
+
+def _overlaid(digits: _Digits, labels: NDArray[np.int64], rng: np.random.Generator) -> _Ink:
+    """Two different digits written over each other or run together."""
+    first, second = rng.integers(len(digits), size=2)
+    while labels[first] == labels[second]:
+        second = rng.integers(len(digits))
+    sheet = np.zeros((40, 52), np.uint8)
+    # A one disappears in most other digits unless it stands beside them.
+    least = 9 if 1 in labels[[first, second]] else 5
+    dx, dy = int(rng.integers(least, 17)), int(rng.integers(-5, 6))
+    sheet[6:34, 4:32] = digits[first]
+    top, left = 6 + dy, 4 + dx
+    part = sheet[top : top + 28, left : left + 28]
+    np.maximum(part, digits[second], out=part)
+    if rng.random() < 0.3:
+        third = digits[int(rng.integers(len(digits)))]
+        part = sheet[6:34, 12:40]
+        np.maximum(part, third, out=part)
+    return sheet
+
+
+def _crossed(digits: _Digits, _labels: NDArray[np.int64], rng: np.random.Generator) -> _Ink:
+    """A digit struck out: lines across it, a cross, a wave."""
+    digit = Image.fromarray(digits[int(rng.integers(len(digits)))]).resize(
+        (84, 84), Image.Resampling.BICUBIC
+    )
+    sheet = Image.new("L", (_SIDE, _SIDE), 0)
+    sheet.paste(digit, (6, 6))
+    strokes = []
+    for _ in range(int(rng.integers(2, 6))):
+        angle = rng.uniform(0, math.pi)
+        along = np.array([math.cos(angle), math.sin(angle)]) * rng.uniform(26, 44)
+        centre = rng.uniform(-16, 16, 2)
+        knots = np.stack([centre - along, centre + rng.normal(0, 4, 2), centre + along])
+        strokes.append(_spline(knots))
+    result: _Ink = np.maximum(np.asarray(sheet), _penned(strokes, float(rng.uniform(4, 10)), rng))
+    return result
+
+
+_DRAWN: Mapping[str, Callable[[np.random.Generator], _Ink]] = MappingProxyType(
+    {
+        "glyph": _glyph,
+        "script": _script,
+        "stroke": _stroke,
+        "scribble": _scribble,
+        "polygon": _polygon,
+        "texture": _texture,
+    }
+)
+_MIXED: Mapping[str, Callable[[_Digits, NDArray[np.int64], np.random.Generator], _Ink]] = (
+    MappingProxyType(
+        {"turned": _turned, "collage": _collage, "overlaid": _overlaid, "crossed": _crossed}
+    )
+)
+FAMILIES = (*_DRAWN, *_MIXED)
+"""The kinds of pictures that are no digits: six drawn from chance, four made from digits."""
+
+_TURNS: Mapping[str, Callable[[_Ink], _Ink]] = MappingProxyType(
+    {
+        "mirror": lambda ink: ink[:, ::-1],
+        "flip": lambda ink: ink[::-1],
+        "half": lambda ink: ink[::-1, ::-1],
+        "left": lambda ink: ink.T[::-1],
+        "right": lambda ink: ink.T[:, ::-1],
+        "transpose": lambda ink: ink.T,
+    }
+)
+# What stays a digit is left out: 0, 1 and 8 however mirrored, 2 and 5 as each other's mirror image,
+# 6 and 9 upside down; 7 on its side may be an L that somebody writes as a 1.
+_NO_DIGIT_IF: Mapping[int, tuple[str, ...]] = MappingProxyType(
+    {
+        0: (),
+        1: (),
+        2: ("left", "right", "transpose"),
+        3: ("mirror", "half", "left", "right", "transpose"),
+        4: ("mirror", "flip", "half", "left", "right", "transpose"),
+        5: ("left", "right", "transpose"),
+        6: ("mirror", "left", "right", "transpose"),
+        7: ("mirror", "flip", "half", "left"),
+        8: ("left",),
+        9: ("mirror", "left", "right", "transpose"),
+    }
+)
+
+
+def _rotation(angle: float) -> NDArray[np.float64]:
+    cos, sin = math.cos(angle), math.sin(angle)
+    return np.array([[cos, -sin], [sin, cos]])
+
+
+def _bow(start: _Points, end: _Points, bulge: float) -> _Points:
+    """Half an ellipse from one point to another."""
+    chord = end - start
+    normal = np.array([-chord[1], chord[0]]) * bulge
+    t = np.linspace(0, math.pi, 16)[:, None]
+    result: _Points = start + chord * (1 - np.cos(t)) / 2 + normal * np.sin(t)
+    return result
+
+
+def _spline(knots: _Points) -> _Points:
+    """A smooth line through points (Catmull–Rom)."""
+    padded = np.concatenate([2 * knots[:1] - knots[1:2], knots, 2 * knots[-1:] - knots[-2:-1]])
+    t = np.linspace(0, 1, 8, endpoint=False)[:, None, None]
+    a, b, c, d = (padded[i : len(padded) - 3 + i] for i in range(4))
+    cubic = b + t / 2 * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
+    result: _Points = np.concatenate([cubic.swapaxes(0, 1).reshape(-1, 2), knots[-1:]])
+    return result
+
+
+def _penned(
+    strokes: list[_Points],
+    pen: float,
+    rng: np.random.Generator,
+    *,
+    contrast: float = 0.0,
+    round_pen: bool = True,
+) -> _Ink:
+    """Strokes around the middle of the sheet, drawn with a pen whose width may depend on direction.
+
+    Args:
+        strokes: Points (n, 2) of each.
+        pen: Width in pixels.
+        rng: Source of randomness.
+        contrast: How much thinner strokes across the pen's nib are, from 0 to 1.
+        round_pen: Whether strokes end round.
+    """
+    sheet = Image.new("L", (_SIDE, _SIDE), 0)
+    draw = ImageDraw.Draw(sheet)
+    nib = rng.uniform(0, math.pi)
+    turn = _rotation(rng.normal(0, 0.12))
+    for stroke in strokes:
+        points = stroke @ turn + _MIDDLE
+        steps = np.diff(points, axis=0)
+        across = np.abs(np.sin(np.arctan2(steps[:, 1], steps[:, 0]) - nib))
+        widths = np.maximum(pen * (1 - contrast * (1 - across)), 1.5)
+        for start, end, width in zip(points[:-1], points[1:], widths, strict=True):
+            draw.line((*start, *end), fill=255, width=max(1, round(width)))
+            if round_pen or len(points) > 2:
+                r = width / 2 - 0.5
+                for x, y in (start, end):
+                    draw.ellipse((x - r, y - r, x + r, y + r), fill=255)
+    return np.asarray(sheet.filter(ImageFilter.GaussianBlur(1)))
+
+
+def _field(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Smooth noise over the sheet, from 0 to 1."""
+    cells = int(rng.integers(3, 14))
+    coarse = Image.fromarray(rng.random((cells, cells), np.float32))
+    fine = np.asarray(coarse.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC), np.float64)
+    result: NDArray[np.float64] = (fine - fine.min()) / max(float(np.ptp(fine)), 1e-6)
+    return result

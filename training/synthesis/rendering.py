@@ -1,0 +1,366 @@
+"""Pictures as people really send them, made from MNIST-like digits.
+
+The digit door lets in photographs, scans, drawings and reductions of every kind, so the network is
+fitted to them too: a digit of 28×28 pixels is traced, drawn again with another pen, put on paper,
+a canvas or a form, and photographed, scanned or exported. What comes out is a picture as it would
+be uploaded; the door prepares it like any other.
+
+Everything is drawn by this module; no picture of anybody's is needed.
+"""
+
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mahotas
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+
+from model.preprocessing.normalize import DigitImage, open_image
+from training.data.datasets import Inputs
+from training.data.parallel import CHUNK, in_processes
+from training.distributed import ALONE, Ranks
+
+__all__ = ["KINDS", "Kind", "imitate", "imitated_inputs", "likeness"]
+
+KINDS = ("photo", "scan", "canvas", "paint", "prep28")
+"""What is imitated: ink photographed, ink scanned, a mouse on a canvas, a brush in a paint program,
+and reductions to 28×28 pixels that others have made."""
+
+Kind = str
+_Floats = NDArray[np.float32]
+
+_TRACE = 84  # side of the square in which the ink is traced: three times the digit's 28 pixels
+_SCALE = _TRACE / 28
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How a kind of picture is drawn: ranges that are drawn from uniformly.
+
+    Attributes:
+        traced: Chance that the digit is reduced to its centre line and drawn with a round pen.
+        pen: Width of that pen, relative to the digit's height.
+        thicker: Otherwise, change of the stroke's width, relative to the digit's height.
+        side: Longer side of the picture in pixels.
+        fill: Height of the digit relative to the picture.
+        light_ink: Chance of light ink on a dark ground.
+        jagged: Chance of ink without smooth edges.
+    """
+
+    traced: float
+    pen: tuple[float, float]
+    thicker: tuple[float, float]
+    side: tuple[int, int]
+    fill: tuple[float, float]
+    light_ink: float
+    jagged: float
+
+
+_LOOKS = {
+    "photo": _Look(0.3, (0.04, 0.14), (-0.03, 0.06), (70, 220), (0.3, 0.85), 0.05, 0.0),
+    "scan": _Look(0.3, (0.03, 0.10), (-0.03, 0.04), (50, 220), (0.4, 0.95), 0.02, 0.1),
+    "canvas": _Look(0.5, (0.015, 0.16), (-0.03, 0.10), (40, 240), (0.35, 0.9), 0.6, 0.4),
+    "paint": _Look(0.4, (0.02, 0.22), (-0.03, 0.12), (40, 240), (0.35, 0.9), 0.3, 0.6),
+    "prep28": _Look(0.4, (0.03, 0.20), (-0.03, 0.08), (28, 28), (0.55, 0.98), 0.5, 0.3),
+}
+
+
+def imitate(
+    digit: NDArray[np.uint8], rng: np.random.Generator, kind: Kind | None = None
+) -> Image.Image:
+    """Draw a digit again as somebody would send it.
+
+    Args:
+        digit: An MNIST-like digit (28, 28), ink high on 0, in the middle.
+        rng: Source of all randomness.
+        kind: One of `KINDS`, or None for any of them.
+
+    Returns:
+        A picture of mode L or RGB of 28 to 240 pixels a side.
+
+    Raises:
+        ValueError: If the digit has another shape or no ink, or the kind is unknown.
+    """
+    if digit.shape != (28, 28) or not digit.any():
+        raise ValueError("expected a digit of 28×28 pixels with ink")
+    kind = kind or KINDS[rng.integers(len(KINDS))]
+    if kind not in _LOOKS:
+        raise ValueError(f"unknown kind {kind!r}; known are {', '.join(KINDS)}")
+    look = _LOOKS[kind]
+    ink = _placed(_inked(_written(digit, rng), look, rng), look, rng)
+    if kind == "photo":
+        return _photographed(ink, rng)
+    if kind == "scan":
+        return _scanned(ink, look, rng)
+    return _exported(ink, look, kind, rng)
+
+
+def imitated_inputs(
+    digits: NDArray[np.uint8],
+    *,
+    seed: int,
+    processes: int = 1,
+    check_interrupted: Callable[[], None] = lambda: None,
+    name: str = "pictures",
+    ranks: Ranks = ALONE,
+) -> Inputs:
+    """Imitate each digit once and pass the picture through the digit door.
+
+    Args:
+        digits: Digits (N, 28, 28) as they come through the door, N at least 1.
+        seed: With a digit's index, the seed of its imitation; nothing else decides the result.
+        processes: How many work at once.
+        check_interrupted: Called now and then; may raise to end it.
+        name: What the progress bar calls them.
+        ranks: The processes that share the work; each is given all of it.
+    """
+    images = in_processes(
+        _imitated_chunk,
+        [(digits[start : start + CHUNK], seed, start) for start in range(0, len(digits), CHUNK)],
+        total=len(digits),
+        processes=processes,
+        check_interrupted=check_interrupted,
+        title=f"imitating {name}",
+        ranks=ranks,
+    )
+    return Inputs.of(list(images))
+
+
+def likeness(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Correlation of the pixels of each two pictures (N, 28, 28), in [-1, 1]; 0 for a blank one."""
+    one, two = (
+        part.reshape(len(part), -1) - part.mean(axis=(1, 2), dtype=np.float64)[:, None]
+        for part in (first, second)
+    )
+    norm = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
+    result: NDArray[np.float64] = (one * two).sum(axis=1) / np.maximum(norm, 1e-9)
+    return result
+
+
+def _imitated_chunk(task: tuple[NDArray[np.uint8], int, int]) -> list[DigitImage]:
+    digits, seed, start = task
+    images = []
+    for i, digit in enumerate(digits, start):
+        rng = np.random.Generator(np.random.Philox(key=np.array([seed, i], np.uint64)))
+        images.append(
+            open_image(imitate(digit, rng)) if digit.any() else DigitImage(digit, ("no_ink",))
+        )
+    return images
+
+
+def _written(digit: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Another hand's slant, turn, proportions and wobble, in strokes of three times the size."""
+    angle, shear = rng.normal(0, math.radians(5)), rng.normal(0, 0.1)
+    width, height = np.exp(rng.normal(0, 0.1)), np.exp(rng.normal(0, 0.05))
+    cos, sin = math.cos(angle), math.sin(angle)
+    # Output to input coordinates, around the middles.
+    matrix = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1, shear], [0, 1]])
+    matrix = matrix @ np.diag([1 / width, 1 / height]) / _SCALE
+    n = 3
+    knots = np.linspace(0, _TRACE, n + 1)
+    grid = np.stack(np.meshgrid(knots, knots), axis=-1) - _TRACE / 2  # (row, column, xy)
+    source = grid @ matrix.T + 14 + rng.normal(0, 0.3, grid.shape)
+    quads = []
+    for row in range(n):
+        for column in range(n):
+            corners = source[[row, row + 1, row + 1, row], [column, column, column + 1, column + 1]]
+            box = (knots[column], knots[row], knots[column + 1], knots[row + 1])
+            quads.append((tuple(int(edge) for edge in box), tuple(corners.ravel())))
+    drawn = Image.fromarray(digit).transform(
+        (_TRACE, _TRACE), Image.Transform.MESH, quads, Image.Resampling.BICUBIC
+    )
+    shape = np.asarray(drawn.filter(ImageFilter.GaussianBlur(1))) > 110
+    return shape if shape.any() else np.asarray(drawn) > 0
+
+
+def _inked(shape: NDArray[np.bool_], look: _Look, rng: np.random.Generator) -> _Floats:
+    """The strokes as drawn by another pen: ink (h, w) from 0 to 1, cropped."""
+    rows = np.flatnonzero(shape.any(axis=1))
+    height = rows[-1] - rows[0] + 1
+    room = np.pad(shape, _TRACE // 3)
+    if rng.random() < look.traced:
+        # Smoothed first, or the corners of a stroke's end would each grow a branch.
+        line = mahotas.thin(np.asarray(_blurred(room, 1.7)) > 120)
+        if not line.any():
+            line = mahotas.thin(room)
+        radius = max(0.5, height * rng.uniform(*look.pen) / 2)
+        distance = np.sqrt(mahotas.distance(~line))
+        ink = np.clip(radius + 0.5 - distance, 0, 1)
+    else:
+        change = height * rng.uniform(*look.thicker) / 2
+        outside, inside = mahotas.distance(~room), mahotas.distance(room)
+        ink = np.clip(change + 0.5 - np.sqrt(outside) + np.sqrt(inside), 0, 1)
+        if ink.max() < 0.9:  # thinned away
+            ink = room.astype(np.float32)
+    rows, columns = np.flatnonzero(ink.max(axis=1) > 0), np.flatnonzero(ink.max(axis=0) > 0)
+    result: _Floats = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
+    return result
+
+
+def _blurred(shape: NDArray[np.bool_], radius: float) -> Image.Image:
+    return Image.fromarray(shape.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(radius))
+
+
+def _placed(ink: _Floats, look: _Look, rng: np.random.Generator) -> _Floats:
+    """The ink somewhere on a sheet (H, W); now and then a little of it over the edge."""
+    side = int(rng.integers(look.side[0], look.side[1] + 1))
+    aspect = 1.0 if look.side[0] == look.side[1] else float(np.exp(rng.normal(0, 0.15)))
+    width, height = (max(28, round(side * min(1.0, a))) for a in (aspect, 1 / aspect))
+    scale = min(height / ink.shape[0], width / ink.shape[1]) * rng.uniform(*look.fill)
+    size = tuple(max(3, round(n * scale)) for n in ink.shape[::-1])
+    method = Image.Resampling.NEAREST if rng.random() < look.jagged else Image.Resampling.BILINEAR
+    drawn = np.asarray(Image.fromarray(ink).resize(size, method))
+    if method == Image.Resampling.NEAREST:
+        drawn = (drawn > 0.4).astype(np.float32)
+    over = 0.06 * max(size) if rng.random() < 0.08 else 0.0
+    sheet = np.zeros((height, width), np.float32)
+    top, left = (
+        int(rng.uniform(min(-over, free + over), max(-over, free + over)))
+        for free in (height - size[1], width - size[0])
+    )
+    rows = slice(max(top, 0), min(top + size[1], height))
+    columns = slice(max(left, 0), min(left + size[0], width))
+    sheet[rows, columns] = drawn[
+        rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+    ]
+    return sheet
+
+
+def _photographed(ink: _Floats, rng: np.random.Generator) -> Image.Image:
+    """Ink on paper before a camera: light that falls off, shadows, lines, blur, noise, JPEG."""
+    height, width = ink.shape
+    paper = _paper_colour(rng)
+    paint = _ink_colour(rng) * rng.uniform(0.6, 1.0)
+    strength = rng.uniform(0.6, 1.0)
+    if rng.random() < 0.4:  # the grain of a pencil or of a dry pen
+        ink = ink * _grain(ink.shape, rng, rng.uniform(0.1, 0.5))
+    picture = paper - strength * ink[..., None] * (paper - paint)
+    if rng.random() < 0.35:
+        lines = _ruled(ink.shape, rng)[..., None]
+        picture = picture - lines * rng.uniform(0.1, 0.5) * (picture - paper * [0.45, 0.6, 0.9])
+    picture = picture * _light(height, width, rng)[..., None] * 255
+    image = Image.fromarray(picture.clip(0, 255).astype(np.uint8))
+    image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.008) * max(image.size)))
+    noise = rng.normal(0, rng.uniform(0, 9), (height, width, 1)).astype(np.float32)
+    noise = noise + rng.normal(0, rng.uniform(0, 4), (height, width, 3)).astype(np.float32)
+    image = Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
+    return _compressed(image, rng)
+
+
+def _scanned(ink: _Floats, look: _Look, rng: np.random.Generator) -> Image.Image:
+    """Ink on a form under even light: lines, a frame, dust, one bit or grey, seldom colour."""
+    height, width = ink.shape
+    if rng.random() < 0.3:
+        ink = ink * _grain(ink.shape, rng, rng.uniform(0.05, 0.4))
+    grey = rng.uniform(0.85, 1.0) - ink * rng.uniform(0.35, 0.9)
+    if rng.random() < 0.3:
+        grey = np.minimum(grey, 1 - _ruled(ink.shape, rng) * rng.uniform(0.2, 0.6))
+    image = Image.fromarray((grey.clip(0, 1) * 255).astype(np.uint8))
+    pen = ImageDraw.Draw(image)
+    for _ in range(rng.poisson(2)):  # dust
+        x, y, r = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(0, 0.006) * width
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=int(rng.integers(0, 160)))
+    image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.004) * max(image.size)))
+    noise = rng.normal(0, rng.uniform(0, 5), (height, width)).astype(np.float32)
+    pixels = (np.asarray(image) + noise).clip(0, 255)
+    if rng.random() < 0.2:  # one bit
+        between = rng.uniform(0.35, 0.65)
+        level = between * pixels[ink > 0.7 * ink.max()].mean() + (1 - between) * np.median(pixels)
+        pixels = np.where(pixels < level, 0, 255)
+    if rng.random() < look.light_ink:
+        pixels = 255 - pixels
+    image = Image.fromarray(pixels.astype(np.uint8))
+    return _compressed(image, rng) if rng.random() < 0.5 else image
+
+
+def _exported(ink: _Floats, look: _Look, kind: Kind, rng: np.random.Generator) -> Image.Image:
+    """A drawing as a program exports it: flat colours, sharp or smooth, rarely compressed."""
+    ground = np.ones(3) if rng.random() < 0.8 else rng.uniform(0.6, 1.0, 3)
+    paint = np.zeros(3)
+    while rng.random() < 0.3:
+        colour = _ink_colour(rng)
+        if np.abs(ground - colour).max() > 0.35:
+            paint = colour
+            break
+    if rng.random() < look.light_ink:
+        ground, paint = 1 - ground, 1 - paint
+    if kind == "prep28" and rng.random() < 0.5:  # reduced once more than was good for it
+        small = Image.fromarray(ink).resize(
+            (int(rng.integers(14, 28)),) * 2, Image.Resampling.BILINEAR
+        )
+        ink = np.asarray(small.resize(ink.shape[::-1], Image.Resampling.BILINEAR))
+        ink = ink / max(float(ink.max()), 1e-3)
+    picture = ground + ink[..., None] * (paint - ground)
+    image = Image.fromarray((picture.clip(0, 1) * 255).astype(np.uint8))
+    if kind == "prep28" and rng.random() < 0.3:
+        noise = rng.normal(0, rng.uniform(0, 20), (*ink.shape, 1))
+        image = Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
+    return _compressed(image, rng) if rng.random() < 0.3 else image
+
+
+def _paper_colour(rng: np.random.Generator) -> NDArray[np.float64]:
+    return rng.uniform(0.72, 1.0) * (1 - rng.uniform(0, 0.18, 3) * (rng.random() < 0.5))
+
+
+def _ink_colour(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Mostly black or blue, sometimes any dark or saturated colour."""
+    which = rng.random()
+    if which < 0.5:
+        return rng.uniform(0, 0.25, 3)
+    if which < 0.8:
+        return np.array([rng.uniform(0, 0.3), rng.uniform(0, 0.4), rng.uniform(0.4, 0.9)])
+    colour = rng.uniform(0, 0.5, 3)
+    colour[rng.integers(3)] = rng.uniform(0.4, 1.0)
+    return colour
+
+
+def _grain(shape: tuple[int, int], rng: np.random.Generator, depth: float) -> _Floats:
+    """A factor (H, W) from 1 - 2 × depth to 1 that varies over a few pixels."""
+    coarse = rng.random((max(2, shape[0] // 2), max(2, shape[1] // 2)), np.float32)
+    grain = np.asarray(
+        Image.fromarray(coarse).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
+    )
+    return np.asarray(1 - np.float32(2 * depth) * grain, np.float32)
+
+
+def _ruled(shape: tuple[int, int], rng: np.random.Generator) -> _Floats:
+    """Ruled or squared paper: a mask (H, W) from 0 to 1."""
+    height, width = shape
+    lines = Image.new("L", (width, height))
+    pen = ImageDraw.Draw(lines)
+    step = rng.uniform(0.12, 0.7) * height
+    tilt = rng.normal(0, 0.02)
+    thick = max(1, round(rng.uniform(0.003, 0.012) * height))
+    for y in np.arange(rng.uniform(0, step), height + step, step):
+        pen.line((0, y, width, y + tilt * width), fill=255, width=thick)
+    if rng.random() < 0.4:
+        for x in np.arange(rng.uniform(0, step), width + step, step):
+            pen.line((x, 0, x - tilt * height, height), fill=255, width=thick)
+    return np.asarray(lines, np.float32) / np.float32(255)
+
+
+def _light(height: int, width: int, rng: np.random.Generator) -> _Floats:
+    """How much light falls on each pixel (H, W): a slope, a falling off, the edge of a shadow."""
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+    angle = rng.uniform(0, 2 * math.pi)
+    across = math.cos(angle) * x + math.sin(angle) * y
+    light = 1 + rng.uniform(0, 0.3) * across - rng.uniform(0, 0.2) * (x**2 + y**2)
+    if rng.random() < 0.35:
+        angle = rng.uniform(0, 2 * math.pi)
+        edge = math.cos(angle) * x + math.sin(angle) * y + rng.uniform(-0.8, 0.8)
+        edge = edge + rng.uniform(0, 0.3) * (x * math.sin(angle) - y * math.cos(angle)) ** 2
+        softness = rng.uniform(0.03, 0.4)
+        light = light * (1 - rng.uniform(0.2, 0.6) * np.clip(edge / softness + 0.5, 0, 1))
+    result: _Floats = (light * rng.uniform(0.6, 1.1)).astype(np.float32)
+    return result
+
+
+def _compressed(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=int(rng.integers(35, 96)))
+    with Image.open(buffer) as compressed:
+        compressed.load()
+        return compressed
