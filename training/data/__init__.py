@@ -1,0 +1,1 @@
+"""Datasets: MNIST and others, their parts, preprocessing, labelled folders."""
