@@ -107,7 +107,7 @@ def create_app(
     )
     app.add_middleware(Admission, gate=app.state.gate)
     app.add_middleware(Head)
-    if settings.api_key is not None and settings.key_for_all:
+    if settings.api_key is not None and settings.require_api_key:
         app.add_middleware(
             Keys,
             api_key=settings.api_key,
@@ -131,7 +131,7 @@ def create_app(
         Guard,
         max_upload_bytes=settings.max_upload_bytes,
         max_body_bytes=settings.max_body_bytes,
-        max_held_bytes=settings.max_held_bytes,
+        max_inflight_bytes=settings.max_inflight_bytes,
         body_timeout_s=settings.body_timeout_s,
         metrics=app.state.metrics,
         holder=app.state.holder,
@@ -154,7 +154,7 @@ async def _load_and_watch(
         file = CheckpointFile(settings)
         served = await file.fetch()
         app.state.lanes = make_lanes(settings, served.classifier.engine.device, app.state.metrics)
-        _log.info("%d lanes, at most %d pictures waiting", app.state.lanes.n_lanes, settings.queue)
+        _log.info("%d lanes, at most %d pictures waiting", app.state.lanes.n_lanes, settings.max_queued_images)
         app.state.refresher = Refresher(file, app.state.holder, settings, app.state.metrics)
         app.state.holder.served = served
         app.state.metrics.serves(served)

@@ -35,12 +35,12 @@ class Settings(BaseSettings):
         Path("checkpoints/digits.safetensors"),
         description="Weights to serve if the file exists, else the shipped ones.",
     )
-    allow_shipped: bool = Field(
+    allow_bundled_model: bool = Field(
         True,
         description="Whether the shipped weights may stand in for a missing checkpoint; if not, "
         "a missing file stops the start.",
     )
-    watch_interval_s: float = Field(
+    reload_poll_interval_s: float = Field(
         2.0,
         ge=0,
         le=3600,
@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         64 * MIB, ge=1, description="Largest size of a whole batch body in bytes."
     )
-    max_held_bytes: int = Field(
+    max_inflight_bytes: int = Field(
         128 * MIB,
         ge=1,
         description="Most bytes of bodies held at once, in memory or on disk; more is answered "
@@ -94,7 +94,7 @@ class Settings(BaseSettings):
     body_timeout_s: float = Field(
         10.0, gt=0, description="Seconds within which a body must arrive; later is 408."
     )
-    drain_wait_s: float = Field(
+    drain_delay_s: float = Field(
         3.0,
         ge=0,
         le=300,
@@ -107,7 +107,7 @@ class Settings(BaseSettings):
         description="Key for `POST /model/reload`, sent as `Authorization: Bearer …`, at least 16 "
         "printable ASCII characters; without one, nobody may reload.",
     )
-    key_for_all: bool = Field(
+    require_api_key: bool = Field(
         False,
         description="Whether everything but probes, page and documents needs the key.",
     )
@@ -134,10 +134,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.max_held_bytes < self.max_body_bytes:
-            raise ValueError("MNN_MAX_HELD_BYTES must be at least MNN_MAX_BODY_BYTES")
-        if self.key_for_all and self.api_key is None:
-            raise ValueError("MNN_KEY_FOR_ALL needs a key in MNN_API_KEY")
+        if self.max_inflight_bytes < self.max_body_bytes:
+            raise ValueError("MNN_MAX_INFLIGHT_BYTES must be at least MNN_MAX_BODY_BYTES")
+        if self.require_api_key and self.api_key is None:
+            raise ValueError("MNN_REQUIRE_API_KEY needs a key in MNN_API_KEY")
         for origin in self.origins:
             if not re.fullmatch(r"https?://[^/\s*]+", origin):
                 raise ValueError(

@@ -110,7 +110,7 @@ _KEY_SCHEME: Json = {
     "type": "http",
     "scheme": "bearer",
     "description": "The key that the service was started with (`MNN_API_KEY`). Reloading always "
-    "needs it; the rest only where the operator wants it so (`MNN_KEY_FOR_ALL`).",
+    "needs it; the rest only where the operator wants it so (`MNN_REQUIRE_API_KEY`).",
 }
 _PICTURES = "image/png, image/jpeg, image/webp, image/bmp, image/gif, image/tiff"
 
@@ -167,7 +167,7 @@ def _completed(document: Json, settings: Settings) -> Json:
         statuses = [500]
         if not is_open(path):
             statuses.append(401)
-            must = path == RELOAD or settings.key_for_all
+            must = path == RELOAD or settings.require_api_key
             operation["security"] = [{"key": []}] if must else [{}, {"key": []}]
         kind = INFERENCE if path.startswith(_INFERENCE) else PROBLEM
         errors = {status for status in operation["responses"] if int(status) >= 400}

@@ -61,10 +61,10 @@ def make_lanes(settings: Settings, device: str, metrics: Metrics) -> PictureLane
         _compute,
         belongs=lambda question: (question.served, question.samples),
         size=_size,
-        n_lanes=settings.lanes or (1 if cuda else granted_cpus()),
+        n_lanes=settings.worker_threads or (1 if cuda else granted_cpus()),
         n_decoders=granted_cpus() if cuda else 0,
         batch=_CUDA_BATCH if cuda else _CPU_BATCH,
-        queue=settings.queue,
+        queue=settings.max_queued_images,
         timeout_s=settings.request_timeout_s,
         worked=metrics.saw_lane,
     )

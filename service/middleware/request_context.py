@@ -79,7 +79,7 @@ class Guard:
         app: The application.
         max_upload_bytes: Largest file; a body may be larger by the form around it.
         max_body_bytes: Largest body of a batch.
-        max_held_bytes: Most bytes of all bodies together, from their arrival to their answers.
+        max_inflight_bytes: Most bytes of all bodies together, from their arrival to their answers.
         body_timeout_s: Seconds within which a body must arrive.
         metrics: Where requests are counted.
         holder: Knows whether the service is about to stop: then connections are not kept.
@@ -91,7 +91,7 @@ class Guard:
         *,
         max_upload_bytes: int,
         max_body_bytes: int,
-        max_held_bytes: int,
+        max_inflight_bytes: int,
         body_timeout_s: float,
         metrics: Metrics,
         holder: ModelHolder,
@@ -100,7 +100,7 @@ class Guard:
         self._app = app
         self._max_upload_bytes = max_upload_bytes
         self._max_body_bytes = max_body_bytes
-        self._held = ByteBudget(max_held_bytes)
+        self._held = ByteBudget(max_inflight_bytes)
         self._body_timeout_s = body_timeout_s
         self._metrics, self._holder = metrics, holder
 

@@ -86,7 +86,7 @@ def load_served(settings: Settings) -> Served:
     """
     path, source = _choose(settings)
     classifier = load(
-        path, n_draws=settings.draws, device=settings.device, threads=settings.lanes or None
+        path, n_draws=settings.draws, device=settings.device, threads=settings.worker_threads or None
     )
     classifier.probabilities(np.zeros((1, SIDE, SIDE), np.uint8))
     return Served(classifier, source, path)
@@ -132,9 +132,9 @@ def _choose(settings: Settings) -> tuple[Path, Literal["shipped", "file"]]:
         ) from error
     else:
         return settings.checkpoint, "file"
-    if not settings.allow_shipped:
+    if not settings.allow_bundled_model:
         raise CheckpointError(
-            f"{settings.checkpoint}: there is no such file, and MNN_ALLOW_SHIPPED is false"
+            f"{settings.checkpoint}: there is no such file, and MNN_ALLOW_BUNDLED_MODEL is false"
         )
     if "checkpoint" in settings.model_fields_set:
         _log.warning("%s does not exist: serving the shipped weights", settings.checkpoint)

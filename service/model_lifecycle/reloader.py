@@ -121,7 +121,7 @@ class Refresher:
         async with self._lock:
             before = self._file.settings
             self._file.settings = before.model_copy(
-                update={"checkpoint": checkpoint or BUNDLED, "allow_shipped": False}
+                update={"checkpoint": checkpoint or BUNDLED, "allow_bundled_model": False}
             )
             try:
                 return await self._reload()
@@ -130,13 +130,13 @@ class Refresher:
                 raise
 
     async def watch(self) -> None:
-        """Look at the file every `watch_interval_s` and serve its news; runs until cancelled.
+        """Look at the file every `reload_poll_interval_s` and serve its news; runs until cancelled.
 
         A file that cannot be used is tried again when it changes; if it could not even be read, at
         the next look.
         """
-        while self._settings.watch_interval_s:
-            await asyncio.sleep(self._settings.watch_interval_s)
+        while self._settings.reload_poll_interval_s:
+            await asyncio.sleep(self._settings.reload_poll_interval_s)
             try:
                 await self._look()
             except Exception:  # noqa: BLE001 - whatever it is, the next look may do

@@ -39,7 +39,7 @@ class Server(uvicorn.Server):
         """Do not listen yet; see the class."""
         state = app.state
         # A key is looked at before anything is told.
-        express = None if settings.key_for_all else Express(state.gate, state.holder, state.metrics)
+        express = None if settings.require_api_key else Express(state.gate, state.holder, state.metrics)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -59,7 +59,7 @@ class Server(uvicorn.Server):
             )
         )
         self._holder: ModelHolder = app.state.holder
-        self._wait_s = settings.drain_wait_s
+        self._wait_s = settings.drain_delay_s
         self._stop_at = math.inf
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

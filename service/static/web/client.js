@@ -19,7 +19,7 @@ export class Trouble extends Error {
 
 let key = ""; // kept while the page is open, and nowhere else
 
-/** Send this key from now on; only a service that was started with MNN_KEY_FOR_ALL asks for one. */
+/** Send this key from now on; only a service that was started with MNN_REQUIRE_API_KEY asks for one. */
 export function useKey(value) {
   key = value;
 }
