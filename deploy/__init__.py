@@ -1,1 +1,1 @@
-"""The service on several machines: `ray_app` is its application for Ray Serve."""
+"""Deployment examples; `ray_app` is the application for Ray Serve."""

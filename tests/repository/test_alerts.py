@@ -1,4 +1,4 @@
-"""The alert rules: valid, tried on made-up series, about metrics that exist, with a runbook."""
+"""The alert rules are valid, fire on synthetic series, use existing metrics and name a runbook."""
 
 import os
 import re
@@ -30,7 +30,7 @@ RECORDS = {
 
 
 def promtool(*arguments: str, given: str | None = None) -> str:
-    """Run Prometheus's own checker; fails with what it says."""
+    """Run promtool and return its output; fail the test if it reports an error."""
     found = shutil.which("promtool")
     if found is None:
         reason = "promtool is not installed (Debian's package prometheus has it)"
@@ -51,18 +51,18 @@ def promtool(*arguments: str, given: str | None = None) -> str:
 
 
 def anchors(document: Path) -> set[str]:
-    """What the headings of a document can be linked by."""
+    """The anchors of a document's headings."""
     headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
-def test_prometheus_takes_the_rules_and_the_configuration() -> None:
+def test_promtool_accepts_the_rules_and_the_configuration() -> None:
     assert f"{len(ALERTS) + len(RECORDS)} rules found" in promtool("check", "rules", "alerts.yml")
     promtool("check", "config", "prometheus.yml")
 
 
-def test_a_missed_evaluation_of_a_record_leaves_no_gap() -> None:
-    lookback_s = 5 * 60  # Prometheus's: a value that is older is none
+def test_one_missed_evaluation_of_a_recording_rule_leaves_no_gap() -> None:
+    lookback_s = 5 * 60  # Prometheus treats older values as stale
     recording = [group for group in RULES["groups"] if any("record" in r for r in group["rules"])]
     assert recording
     for group in recording:
@@ -71,11 +71,11 @@ def test_a_missed_evaluation_of_a_record_leaves_no_gap() -> None:
         assert 3 * 60 * int(minutes[1]) < lookback_s
 
 
-def test_each_alert_fires_on_what_it_is_for_and_is_silent_before() -> None:
+def test_each_alert_fires_on_its_condition_and_is_silent_before() -> None:
     promtool("test", "rules", "alerts_test.yml")
 
 
-def test_no_alert_is_without_a_trial_of_both_kinds() -> None:
+def test_each_alert_is_tested_firing_and_silent() -> None:
     trials = [trial for test in TESTS for trial in test["alert_rule_test"]]
     fired = {trial["alertname"] for trial in trials if trial.get("exp_alerts")}
     silent = {trial["alertname"] for trial in trials if not trial.get("exp_alerts")}
@@ -84,9 +84,8 @@ def test_no_alert_is_without_a_trial_of_both_kinds() -> None:
 
 Series = tuple[str, frozenset[tuple[str, str]]]
 
-# Their series come into being with their first request, at 1: good enough for what others are
-# measured against, not for what is counted from nothing.
-BORN_LATER = {("mnn_requests_total", "method", "POST")}
+# These series appear with the first request, at 1: good as a denominator, not inside increase().
+CREATED_ON_FIRST_USE = {("mnn_requests_total", "method", "POST")}
 
 
 def exposed(client: httpx.Client) -> set[Series]:
@@ -99,20 +98,20 @@ def exposed(client: httpx.Client) -> set[Series]:
 
 @pytest.fixture(scope="module")
 def fresh(make_server: Callable[..., Server]) -> Iterator[tuple[set[Series], set[Series]]]:
-    """The series of a service that nobody has asked anything yet, and after one answer."""
+    """The series of a new service, before and after its first request."""
     with make_server(device="cpu").client() as client:
         before = exposed(client)
-        client.post("/predict", files={"file": b"no picture"})
+        client.post("/predict", files={"file": b"not an image"})
         yield before, exposed(client)
 
 
 def selectors(expression: str) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
-    """Metrics in an expression, each with what it asks of labels: name, operator, value."""
-    for name, asked in re.findall(r"\b([a-z_][\w:]*)(\{[^}]*\})?(?![\w:(])", expression):
-        yield name, re.findall(r'(\w+)\s*(=~|!=|!~|=)\s*"([^"]*)"', asked)
+    """The metrics in an expression, each with its label matchers: label, operator, value."""
+    for name, matchers in re.findall(r"\b([a-z_][\w:]*)(\{[^}]*\})?(?![\w:(])", expression):
+        yield name, re.findall(r'(\w+)\s*(=~|!=|!~|=)\s*"([^"]*)"', matchers)
 
 
-def test_the_rules_speak_of_series_that_the_service_has_from_the_start(
+def test_the_rules_use_series_that_exist_from_the_start(
     fresh: tuple[set[Series], set[Series]],
 ) -> None:
     before, after = fresh
@@ -121,28 +120,31 @@ def test_the_rules_speak_of_series_that_the_service_has_from_the_start(
         title = rule.get("alert") or rule["record"]
         found = [each for each in selectors(rule["expr"]) if re.match("mnn|process_|up$", each[0])]
         assert found, title
-        for name, asked in found:
+        for name, matchers in found:
             assert name in names | RECORDS | {"up"}, f"{title}: {name}"
-            for label, operator, told in asked:
+            for label, operator, values in matchers:
                 assert operator in {"=", "=~"}, f"{title}: {operator}"
-                for wanted in told.split("|"):
+                for value in values.split("|"):
                     if label == "job":
-                        assert wanted in JOBS, f"{title}: {wanted}"
+                        assert value in JOBS, f"{title}: {value}"
                         continue
-                    there = after if (name, label, wanted) in BORN_LATER else before
+                    exposed_series = (
+                        after if (name, label, value) in CREATED_ON_FIRST_USE else before
+                    )
                     assert any(
-                        name == had and (label, wanted) in labels for had, labels in there
-                    ), f'{title}: {name}{{{label}="{wanted}"}}'
+                        name == known and (label, value) in labels
+                        for known, labels in exposed_series
+                    ), f'{title}: {name}{{{label}="{value}"}}'
 
 
-def test_the_trials_are_of_series_as_the_service_exposes_them(
+def test_the_synthetic_series_look_like_those_of_the_service(
     fresh: tuple[set[Series], set[Series]],
 ) -> None:
     before, after = fresh
     labels_of = {name: {label for label, _ in labels} for name, labels in after}
     for series in (series for test in TESTS for series in test["input_series"]):
-        ((name, asked),) = selectors(series["series"])
-        labels = {label: told for label, _, told in asked if label not in {"instance", "job"}}
+        ((name, matchers),) = selectors(series["series"])
+        labels = {label: value for label, _, value in matchers if label not in {"instance", "job"}}
         if name == "up":
             continue
         assert labels.keys() <= labels_of[name], series
@@ -150,15 +152,15 @@ def test_the_trials_are_of_series_as_the_service_exposes_them(
             assert not series["values"].startswith("0"), f"never exposed at 0: {series}"
 
 
-def test_the_memory_alert_is_at_the_share_of_the_limit_that_it_names() -> None:
-    (rule,) = (rule for rule in ALERTS if rule["alert"] == "MNNMemory")
+def test_the_memory_alert_names_its_share_of_the_compose_limit() -> None:
+    (rule,) = (rule for rule in ALERTS if rule["alert"] == "MNNMemoryHigh")
     threshold = float(rule["expr"].rpartition(">")[2])
     limit = re.search(r"MNN_MEMORY:-(\d+)g", (ROOT / "docker-compose.yml").read_text())
-    told = re.search(r"(\d+) % of the (\d+) GiB", (FOLDER / "alerts.yml").read_text())
+    comment = re.search(r"(\d+) % of the (\d+) GiB limit", (FOLDER / "alerts.yml").read_text())
     assert limit is not None
-    assert told is not None
-    assert int(told[2]) == int(limit[1])
-    assert round(100 * threshold / (int(limit[1]) * 2**30)) == int(told[1])
+    assert comment is not None
+    assert int(comment[2]) == int(limit[1])
+    assert round(100 * threshold / (int(limit[1]) * 2**30)) == int(comment[1])
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
@@ -169,5 +171,5 @@ def test_each_alert_is_in_the_runbook(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in {"page", "warn"}
 
 
-def test_prometheus_finds_no_fault_in_the_metrics_themselves(client: httpx.Client) -> None:
+def test_promtool_accepts_the_exposed_metrics(client: httpx.Client) -> None:
     promtool("check", "metrics", given=client.get("/metrics").text)
