@@ -1,94 +1,136 @@
-# `make serve`, `make test`: each target makes sure of the environment first.
-# Settings go through: `make serve MNN_PORT=9000`, `make train ARGS="--epochs 1"`.
+# Each target first makes sure of what it needs in the environment .venv.
+# Settings pass through: `make serve MNN_PORT=9000`, `make train ARGS="--epochs 1"`.
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+TESTS ?= tests/unit tests/integration tests/repository
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+PYTEST = $(BIN)/python -m pytest $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 PEERS_PYTHON := .venv-peers/bin/python
-PEERS := .venv-peers/.ready
+
+# Stamps of what the environment holds: answering on a CPU, training, the development tools.
+BASE := $(VENV)/.base
+TRAINING := $(VENV)/.training
+DEV := $(VENV)/.dev
 RAY := .venv-ray/.ready
+PEERS := .venv-peers/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve train evaluate test test-slow soak test-docker test-ray lint type format check bench pictures notebooks controls clean
+.PHONY: help install serve train evaluate baselines lint type format check test test-all \
+	test-training test-browser test-notebooks test-soak test-clean-clone test-containers test-ray \
+	soak bench docs images notebooks clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-install: $(READY) ## make the environment in .venv
+# uv takes a fraction of pip's time; pip steps in where uv is missing or cannot reach its index.
+define INSTALL
+$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.$(EXTRAS)' \
+|| { $(BIN)/python -m ensurepip && \
+$(BIN)/python -m pip install --constraint constraints.txt --editable '.$(EXTRAS)'; }
+touch $@
+endef
 
-$(READY): pyproject.toml constraints.txt $(wildcard requirements/*.txt)
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %d.%d; name another with PYTHON=..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	touch $@
+$(BASE): private EXTRAS = $(if $(shell nvidia-smi -L 2>/dev/null | grep '^GPU'),[cuda])
+$(BASE): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %d.%d; name another with PYTHON=..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
+	-test -x $(BIN)/uv || $(PYTHON) -m pip --python $(BIN)/python install --quiet --constraint constraints.txt uv
+	$(INSTALL)
 
-serve: $(READY) ## answer on http://127.0.0.1:8000
+$(TRAINING): private EXTRAS := [training]
+$(TRAINING): $(BASE)
+	$(INSTALL)
+
+$(DEV): private EXTRAS := [training,dev]
+$(DEV): $(TRAINING)
+	$(INSTALL)
+
+install: $(DEV) ## install everything for development into .venv
+
+serve: $(BASE) ## serve on http://127.0.0.1:8000
 	$(BIN)/python -m service $(ARGS)
 
-train: $(READY) ## train on MNIST and write checkpoints/digits.safetensors
+train: $(TRAINING) ## train on MNIST and write checkpoints/digits.safetensors
 	$(BIN)/python -m training.run $(ARGS)
 
-evaluate: $(READY) ## everything that can be measured of the shipped weights, and a report
+evaluate: $(TRAINING) ## evaluate a checkpoint and write a report
 	$(BIN)/python -m training.evaluate $(ARGS)
 
-controls: $(READY) ## what the Bayesian network buys, beside simpler ways; takes an hour or two
-	$(BIN)/python -m training.baselines.__main__ $(ARGS)
+baselines: $(TRAINING) ## train and compare the baselines; an hour or two
+	$(BIN)/python -m training.baselines $(ARGS)
 
-test: $(READY) ## all tests but the slow ones
-	$(BIN)/python -m pytest -m 'not slow and not docker and not ray' --cov --cov-report= $(ARGS)
-	@$(BIN)/coverage report --skip-covered --precision=1 | tail -n 30
-
-test-slow: $(READY) ## the slow tests: a clean clone, training on MNIST
-	$(BIN)/python -m pytest -m slow $(ARGS)
-
-soak: $(READY) ## the long form of the tests under load and of stops; some twenty-five minutes
-	MNN_SOAK=long $(BIN)/python -m pytest -m soak --capture=no $(ARGS)
-
-test-docker: $(READY) ## the containers on a real Docker engine
-	$(BIN)/python -m pytest -m docker $(ARGS)
-
-$(RAY): $(READY) tests/support/make_environment.py
-	$(BIN)/python -m tests.support.make_environment
-	touch $@
-
-test-ray: $(RAY) ## the service on a Ray cluster of several nodes on this machine; five minutes
-	MNN_REQUIRE_RAY=1 .venv-ray/bin/python -m pytest -m ray $(ARGS)
-
-lint: $(READY) ## ruff: rules and format; hadolint
+lint: $(DEV) ## ruff, hadolint, actionlint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/actionlint
 
-type: $(READY) ## mypy, strict
+type: $(DEV) ## mypy, strict
 	$(BIN)/mypy
 
-format: $(READY) ## let ruff mend what it can
+format: $(DEV) ## fix and format with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-check: lint type test test-slow test-docker test-ray ## what CI runs
+test: $(DEV) ## unit, integration and repository tests; COVERAGE=1, TESTS=tests/unit
+	$(PYTEST) $(TESTS) $(ARGS)
 
-$(PEERS): $(READY) benchmarks/peers.txt benchmarks/common/make_peers.py
+test-training: $(DEV) ## train, evaluate and benchmark for real
+	$(PYTEST) tests/system/training $(ARGS)
+
+test-browser: $(DEV) ## the web page in Chromium
+	$(PYTEST) tests/system/browser $(ARGS)
+
+test-notebooks: $(DEV) ## run the notebooks on little data
+	$(PYTEST) tests/system/notebooks $(ARGS)
+
+test-soak: $(DEV) ## overload, leaks, reloads and shutdowns, in short form
+	$(PYTEST) tests/system/soak $(ARGS)
+
+soak: $(DEV) ## the soak tests in long form; about 25 minutes
+	MNN_SOAK=long $(PYTEST) tests/system/soak --capture=no $(ARGS)
+
+test-clean-clone: $(DEV) ## install and serve from a clean clone
+	$(PYTEST) tests/system/clean_clone $(ARGS)
+
+test-containers: $(DEV) ## build and run the images on a Docker engine
+	$(PYTEST) tests/system/containers $(ARGS)
+
+$(RAY): $(DEV) tests/support/make_ray_environment.py
+	$(BIN)/python -m tests.support.make_ray_environment
+	touch $@
+
+test-ray: $(RAY) ## the service on a local Ray cluster of several nodes
+	MNN_REQUIRE_RAY=1 .venv-ray/bin/python -m pytest --through-ray tests/system/ray tests/integration $(ARGS)
+
+test-all: test test-training test-browser test-notebooks test-soak test-clean-clone test-containers test-ray ## all tests
+
+check: lint type test-all ## lint, types and all tests
+
+$(PEERS): $(DEV) benchmarks/common/peers.txt benchmarks/common/make_peers.py
 	$(BIN)/python -m benchmarks.common.make_peers
 	touch $@
 
-bench: $(PEERS) ## speed beside other libraries and servers, as tables and JSON; half an hour
+bench: $(PEERS) ## benchmark beside other libraries and servers; half an hour
 	$(PEERS_PYTHON) -m benchmarks.inference.predict --json benchmarks/results/predict.json
 	$(PEERS_PYTHON) -m benchmarks.inference.runtimes --json benchmarks/results/runtimes.json
-	$(PEERS_PYTHON) -m benchmarks.inference.preprocessing --json benchmarks/results/door.json
+	$(PEERS_PYTHON) -m benchmarks.inference.preprocessing --json benchmarks/results/preprocessing.json
 	$(BIN)/python -m benchmarks.serving.page --json benchmarks/results/page.json
 	$(PEERS_PYTHON) -m benchmarks.training.train --json benchmarks/results/train.json
 	$(PEERS_PYTHON) -m benchmarks.serving.serve --json benchmarks/results/serve.json
 
-pictures: $(READY) ## draw the pictures of the documents again, and answer their examples
-	$(BIN)/python docs/make_pictures.py
+docs: $(DEV) ## write the generated tables of the documents
+	$(BIN)/python -m docs.make_tables
+
+images: $(DEV) ## draw the images of the documents and record the API's examples
+	$(BIN)/python -m docs.make_images
 	$(BIN)/python -m docs.make_screenshot
 	$(BIN)/python -m docs.make_examples
 
-notebooks: $(READY) ## run the notebooks in full and keep what they print and draw; ten minutes
+notebooks: $(DEV) ## run the notebooks in full and keep their output; ten minutes
 	$(BIN)/python -m notebooks.refresh $(ARGS)
 
-clean: ## remove the environment and all caches
-	rm -rf $(VENV) .venv-peers .venv-ray build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+clean: ## remove the environments and all caches
+	rm -rf .venv .venv-peers .venv-ray build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
