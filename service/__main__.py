@@ -27,7 +27,7 @@ def main() -> int:
     argparse.ArgumentParser(
         prog="python -m service",
         description="Answer digit pictures over HTTP.",
-        epilog="Settings are environment variables (MNN_PORT=9000); docs/operations.md lists them.",
+        epilog="Settings are environment variables (MNN_PORT=9000); docs/configuration.md lists them.",
     ).parse_args()
     try:
         settings = Settings()

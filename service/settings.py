@@ -18,7 +18,7 @@ MIB = 2**20
 
 
 class Settings(BaseSettings):
-    """Settings of one service process; `docs/operations.md` lists them for the operator."""
+    """Settings of one service process; `docs/configuration.md` lists them for the operator."""
 
     model_config = SettingsConfigDict(env_prefix="MNN_", frozen=True)
 

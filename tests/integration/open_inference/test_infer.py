@@ -534,7 +534,7 @@ def test_a_body_that_stalls_is_408(make_server: Callable[..., Server]) -> None:
 def test_a_key_is_asked_for_as_everywhere_but_not_by_probes(
     make_server: Callable[..., Server], images: Images
 ) -> None:
-    server = make_server(device="cpu", draws=40, api_key=KEY, key_for_all=True)
+    server = make_server(device="cpu", draws=40, api_key=KEY, require_api_key=True)
     with server.client() as client:
         for path in ("/v2/health/live", "/v2/health/ready"):
             assert client.get(path).status_code == 200
@@ -599,7 +599,7 @@ def engine() -> Iterator[HeldUpEngine]:
 
 @pytest.fixture
 def app() -> FastAPI:
-    return create_app(Settings(device="cpu", lanes=1, queue=9))
+    return create_app(Settings(device="cpu", worker_threads=1, max_queued_images=9))
 
 
 @pytest.fixture
@@ -668,7 +668,7 @@ def test_a_fault_is_a_500_without_details_logged_by_its_id(
 
 
 def test_what_is_not_answered_in_time_is_504(engine: HeldUpEngine) -> None:
-    app = create_app(Settings(device="cpu", lanes=1, request_timeout_s=0.2))
+    app = create_app(Settings(device="cpu", worker_threads=1, request_timeout_s=0.2))
     with running(app) as client:
         until(lambda: client.get("/v2/health/ready").status_code == 200)
         app.state.holder.served = Served(Classifier(tiny_checkpoint(), engine), "file")  # type: ignore[arg-type]
@@ -687,7 +687,7 @@ def test_waiting_to_be_read_being_read_and_computed_are_one_time(
         return read(request, body)
 
     monkeypatch.setattr(inference, "_read", slow)
-    app = create_app(Settings(device="cpu", lanes=1, request_timeout_s=1))
+    app = create_app(Settings(device="cpu", worker_threads=1, request_timeout_s=1))
     with running(app) as client:
         until(lambda: client.get("/v2/health/ready").status_code == 200)
         app.state.holder.served = Served(Classifier(tiny_checkpoint(), engine), "file")  # type: ignore[arg-type]
@@ -705,7 +705,7 @@ def test_waiting_to_be_read_being_read_and_computed_are_one_time(
 def test_while_too_many_bytes_are_held_more_are_429_and_then_there_is_room_again(
     engine: HeldUpEngine,
 ) -> None:
-    app = create_app(Settings(device="cpu", lanes=1, max_body_bytes=20_000, max_held_bytes=20_000))
+    app = create_app(Settings(device="cpu", worker_threads=1, max_body_bytes=20_000, max_inflight_bytes=20_000))
     with running(app) as client, ThreadPoolExecutor(1) as other:
         until(lambda: client.get("/v2/health/ready").status_code == 200)
         app.state.holder.served = Served(Classifier(tiny_checkpoint(), engine), "file")  # type: ignore[arg-type]
@@ -760,7 +760,7 @@ def test_a_client_that_leaves_frees_its_places(
 # What the documents say
 
 
-DOCUMENT = (ROOT / "docs" / "operations.md").read_text().split("## Open Inference Protocol")[1]
+DOCUMENT = (ROOT / "docs" / "api.md").read_text().split("## Open Inference Protocol")[1]
 
 
 def blocks(language: str) -> list[str]:

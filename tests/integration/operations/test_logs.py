@@ -32,7 +32,7 @@ def of_request(server: Server, request_id: str) -> dict[str, Any]:
 
 
 def test_every_line_is_an_object_with_the_fields_that_the_docs_name(logged: Server) -> None:
-    documented = (ROOT / "docs" / "operations.md").read_text()
+    documented = (ROOT / "docs" / "monitoring.md").read_text()
     found = logged.logged()
     assert len(found) > 3
     for line in found:
