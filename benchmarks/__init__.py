@@ -1,1 +1,1 @@
-"""What is claimed about speed and size, as commands that anyone can run."""
+"""Benchmarks: the commands behind every claim about speed and size."""

@@ -1,1 +1,1 @@
-"""What the benchmarks share: tables, JSON results, interleaved timing, environments."""
+"""Shared by all benchmarks: command line, tables, JSON results, interleaved timing, test images."""

@@ -1,4 +1,4 @@
-"""Pictures for the benchmarks: MNIST where it is found, never fetched; else what is at hand."""
+"""Input images: MNIST where it is installed, else the examples of the documents or noise."""
 
 import os
 from pathlib import Path
@@ -6,32 +6,33 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model.preprocessing.normalize import open_bytes
-from training.data.datasets import Mnist, Part, preprocess
+from model import open_bytes
+from training.data.datasets import Mnist, Part
+from training.data.preprocess import preprocess
 
-__all__ = ["examples", "find_mnist", "random_pictures", "test_inputs"]
+__all__ = ["example_inputs", "find_mnist", "random_images", "test_inputs"]
 
 _EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 
 def find_mnist() -> Mnist | None:
-    """MNIST under `MNN_DATA_DIR` or `data`, or None."""
+    """MNIST in `MNN_DATA_DIR` or `data`, or None; it is never downloaded."""
     folder = Path(os.environ.get("MNN_DATA_DIR") or "data")
     raw = folder / "MNIST" / "raw"
     return Mnist(folder) if any(raw.glob("t10k-images-idx3-ubyte*")) else None
 
 
 def test_inputs(mnist: Mnist, n: int) -> NDArray[np.uint8]:
-    """The network's inputs for the first `n` test pictures (n, 28, 28)."""
+    """Preprocess the first `n` MNIST test images (n, 28, 28)."""
     part = mnist.test()
-    return preprocess(Part(part.images[:n], part.labels[:n]), "test pictures").pixels
+    return preprocess(Part(part.images[:n], part.labels[:n]), "test images").pixels
 
 
-def examples() -> NDArray[np.uint8]:
-    """The network's inputs for the pictures of the documents (n, 28, 28)."""
+def example_inputs() -> NDArray[np.uint8]:
+    """Preprocess the example images of the documents (n, 28, 28)."""
     return np.stack([open_bytes(p.read_bytes()).pixels for p in sorted(_EXAMPLES.glob("*.png"))])
 
 
-def random_pictures(n: int) -> NDArray[np.uint8]:
-    """Noise (n, 28, 28), always the same: what is in a picture does not change its cost."""
+def random_images(n: int) -> NDArray[np.uint8]:
+    """Return fixed noise (n, 28, 28): the cost of inference does not depend on the content."""
     return np.random.default_rng(0).integers(0, 256, (n, 28, 28), np.uint8)

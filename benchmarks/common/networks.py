@@ -1,6 +1,6 @@
-"""The network of a `ModelConfig` as others would write it: plain PyTorch, and the three libraries.
+"""The architecture of a `ModelConfig` in plain PyTorch and in three Bayesian libraries.
 
-Each library is used as its documentation says; where it offers a choice, the faster one is taken.
+Each library is used as its documentation says. Where it offers a choice, the faster one is taken.
 """
 
 import importlib.metadata
@@ -18,10 +18,10 @@ from model.posterior import Posterior
 __all__ = [
     "LIBRARIES",
     "bayesian_torch_network",
+    "deterministic_network",
     "has",
     "library_kl",
     "library_versions",
-    "plain_network",
     "posterior_mean_network",
 ]
 
@@ -29,14 +29,14 @@ _DISTRIBUTIONS = ("bayesian-torch", "blitz-bayesian-pytorch", "torchbnn")
 _SCALE = 0.02
 
 
-def plain_network(config: ModelConfig) -> nn.Sequential:
-    """The deterministic network, with PyTorch's initial weights."""
+def deterministic_network(config: ModelConfig) -> nn.Sequential:
+    """Build the deterministic network with PyTorch's initial weights."""
     return _build(config, nn.Conv2d, nn.Linear)
 
 
 def posterior_mean_network(posterior: Posterior) -> nn.Sequential:
-    """The deterministic network whose weights are the means of a posterior."""
-    network = plain_network(posterior.config)
+    """Build the deterministic network with the posterior means as weights."""
+    network = deterministic_network(posterior.config)
     with torch.no_grad():
         names = posterior.config.parameter_shapes()
         for parameter, name in zip(network.parameters(), names, strict=True):
@@ -45,18 +45,18 @@ def posterior_mean_network(posterior: Posterior) -> nn.Sequential:
 
 
 def bayesian_torch_network(config: ModelConfig, kind: str = "Reparameterization") -> nn.Module:
-    """bayesian-torch, by its `dnn_to_bnn` and the settings of its README.
+    """Build the network with bayesian-torch: `dnn_to_bnn` with the settings of its README.
 
-    So converted, layers leave the KL out of the forward pass, which suits both uses: prediction
-    does not need it, and training computes it once per step with `library_kl`.
+    The forward pass of converted layers computes no KL term: prediction needs none, and training
+    calls `library_kl` once per step.
 
     Args:
         config: Architecture.
-        kind: `Reparameterization` (one draw of the weights a pass) or `Flipout`.
+        kind: `Reparameterization` (one draw of the weights per pass) or `Flipout`.
     """
     from bayesian_torch.models.dnn_to_bnn import dnn_to_bnn  # noqa: PLC0415 - may be absent
 
-    network = plain_network(config)
+    network = deterministic_network(config)
     settings = {
         "prior_mu": 0.0,
         "prior_sigma": 1.0,
@@ -71,9 +71,9 @@ def bayesian_torch_network(config: ModelConfig, kind: str = "Reparameterization"
 
 
 def library_kl(network: nn.Module) -> Tensor:
-    """The KL term of a bayesian-torch network as that library computes it.
+    """Return the KL term as bayesian-torch computes it: a mean over each tensor, not a sum.
 
-    That is a mean over each tensor, not a sum; its README divides it by the batch size.
+    Its README divides the term by the batch size.
     """
     from bayesian_torch.models.dnn_to_bnn import get_kl_loss  # noqa: PLC0415 - may be absent
 
@@ -109,16 +109,16 @@ LIBRARIES: dict[str, tuple[str, Callable[[ModelConfig], nn.Module]]] = {
     "BLiTZ": ("blitz", _blitz),
     "torchbnn": ("torchbnn", _torchbnn),
 }
-"""By the name in the tables: the module to import, and what builds the network with it."""
+"""By name in the tables: the module to import and the function that builds the network."""
 
 
 def has(module: str) -> bool:
-    """Whether a library is installed here."""
+    """Whether a module is installed."""
     return importlib.util.find_spec(module) is not None
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of those libraries that are installed here."""
+    """Versions of the installed libraries."""
     found = {}
     for name in _DISTRIBUTIONS:
         try:
@@ -133,7 +133,7 @@ def _build(
     conv: Callable[[int, int, int], nn.Module],
     linear: Callable[[int, int], nn.Module],
 ) -> nn.Sequential:
-    """The layers of a configuration, made by the given constructors."""
+    """Build the layers of a configuration with the given constructors."""
     layers: list[nn.Module] = []
     channels = 1
     for c in config.convs:

@@ -1,5 +1,6 @@
-"""What every benchmark prints and keeps: rows as a table, and JSON with machine and versions."""
+"""Command line, tables and JSON results of the benchmarks."""
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -10,30 +11,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Row", "circumstances", "format_table", "write_json"]
+__all__ = ["Row", "format_table", "make_parser", "write_json"]
 
 Row = Mapping[str, Any]
 
 _ROOT = Path(__file__).parents[2]
-_VERSIONED = ("maybe-neural-network", "numpy", "onnxruntime", "torch", "fastapi", "uvicorn")
+_PACKAGES = ("maybe-neural-network", "numpy", "onnxruntime", "torch", "fastapi", "uvicorn")
 
 
-def circumstances() -> dict[str, Any]:
-    """The machine, the versions and the commit that a measurement belongs to."""
-    return {
-        "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in _VERSIONED},
-        "commit": _git("rev-parse", "--short", "HEAD"),
-        "changed": bool(_git("status", "--porcelain")),
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+def make_parser(
+    module: str, description: str | None, *, quick: str | None = None
+) -> argparse.ArgumentParser:
+    """Make a parser with the option `--json` and, if `quick` says what it reduces, `--quick`."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{module}", description=description)
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    if quick:
+        parser.add_argument("--quick", action="store_true", help=f"a smoke test: {quick}")
+    return parser
 
 
 def format_table(rows: Sequence[Row]) -> str:
-    """Rows of equal keys as aligned text; numbers to three significant digits."""
+    """Format rows with equal keys as aligned text, numbers with three significant digits."""
     columns = list(rows[0])
     cells = [columns, *([_cell(row[column]) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
@@ -46,10 +44,22 @@ def format_table(rows: Sequence[Row]) -> str:
     )
 
 
-def write_json(path: Path, results: Mapping[str, Any]) -> None:
-    """Keep the results with the circumstances they were measured in."""
+def write_json(path: Path | None, results: Mapping[str, Any]) -> None:
+    """Write the results with the machine, versions and commit they belong to; skip a path None."""
+    if path is None:
+        return
+    environment = {
+        "cpu": _cpu_name(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "commit": _git("rev-parse", "--short", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain")),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**circumstances(), **results}, indent=1) + "\n")
+    path.write_text(json.dumps({**environment, **results}, indent=1) + "\n")
 
 
 def _cell(value: object) -> str:
@@ -65,7 +75,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _cpu() -> str:
+def _cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Contenders timed in one run, taking turns, so that whatever disturbs the machine hits all."""
+"""Interleaved timing: contenders take turns, so that noise of the machine affects all alike."""
 
 import math
 import random
@@ -12,19 +12,19 @@ from tqdm import tqdm
 
 __all__ = ["Contender", "interleaved"]
 
-_SHORTEST_S = 0.02  # one measurement; what is faster is repeated
+_MIN_SAMPLE_S = 0.02  # faster calls are repeated to last so long
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Something to be timed.
+    """A call to be timed.
 
     Attributes:
-        name: What the table calls it.
-        call: What is timed, for a number of draws.
-        threads: CPU threads it uses; PyTorch's number is set to it.
-        n_draws: Draws that `call` is asked for.
-        requests: Requests that one `call` answers.
+        name: Its name in the table.
+        call: The timed function; its argument is the number of draws.
+        threads: CPU threads it uses; PyTorch's thread count is set to it.
+        n_draws: The number of draws to ask for.
+        requests: Requests that one call answers.
     """
 
     name: str
@@ -35,19 +35,18 @@ class Contender:
 
 
 def interleaved(contenders: Sequence[Contender], *, rounds: int, title: str) -> list[float]:
-    """Median seconds per request of each contender.
+    """Return the median seconds per request of each contender.
 
-    In every round each is measured once, in an order of its own.
+    Each round measures every contender once, in random order.
 
     Args:
-        contenders: What to time.
+        contenders: The calls to time.
         rounds: Measurements of each.
-        title: What the progress bar says.
+        title: Text of the progress bar.
     """
-    # A first call of each is thrown away; the second decides about repetitions.
     for contender in contenders:
-        _measure(contender, 1)
-    repeats = [math.ceil(_SHORTEST_S / _measure(contender, 1)) for contender in contenders]
+        _measure(contender, 1)  # warm-up
+    repeats = [math.ceil(_MIN_SAMPLE_S / _measure(contender, 1)) for contender in contenders]
     samples: list[list[float]] = [[] for _ in contenders]
     order = list(range(len(contenders)))
     shuffle = random.Random(0).shuffle  # noqa: S311 - not for secrets
@@ -63,9 +62,9 @@ def interleaved(contenders: Sequence[Contender], *, rounds: int, title: str) -> 
 
 
 def _measure(contender: Contender, repeats: int) -> float:
-    """Seconds of one call, the mean of a few."""
+    """Return the mean seconds of a few calls."""
     torch.set_num_threads(contender.threads)
-    contender.call(1)  # wakes the threads, and fetches code that the one before has displaced
+    contender.call(1)  # starts the threads and refills the caches
     started = time.perf_counter()
     for _ in range(repeats):
         contender.call(contender.n_draws)

@@ -1,1 +1,1 @@
-"""Benchmarks of preprocessing and inference, beside other libraries and runtimes."""
+"""Benchmarks of inference: prediction, preprocessing and runtimes, without HTTP."""

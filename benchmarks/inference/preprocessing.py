@@ -1,14 +1,13 @@
-"""`python -m benchmarks.inference.preprocessing`: what the digit door costs, by kind and size of picture.
+"""Cost of preprocessing, by kind and size of image.
 
-Each picture is measured in a process of its own on one core: the time to decode its file, the time
-of everything after that (any mode to grey, reduction, finding the ink, 28×28), and by how much the
-process grew at its largest. "Found" is what the door says of the picture.
+Each image is measured in its own process on one CPU: the time to decode the file, the time of the
+remaining steps (to grey, reduction, segmentation, 28×28) and the peak growth of the process. The
+column `found` shows the result of preprocessing.
 
-The pictures are drawn here: a seven under even light, the same with a shadow, noise, lines, and the
-largest that the service takes, in every format.
+The images are generated: a seven in even light, with a shadow, on lines, noise, and the largest
+images that the service accepts, in every format.
 """
 
-import argparse
 import io
 import multiprocessing
 import os
@@ -25,11 +24,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from benchmarks.common.report import format_table, write_json
-from model.preprocessing.decode import DETAIL
+from benchmarks.common.report import format_table, make_parser, write_json
+from model.preprocessing.decode import MAX_SIDE
 from model.preprocessing.normalize import open_bytes, open_image
 
-__all__ = ["PICTURES", "main", "measured"]
+__all__ = ["IMAGES", "main", "measured"]
 
 _ROUNDS, _QUICK_ROUNDS = 15, 2
 _LARGEST = (5_000, 5_000)
@@ -37,60 +36,55 @@ _LARGEST = (5_000, 5_000)
 
 def main() -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.inference.preprocessing", description=__doc__
-    )
-    parser.add_argument("--json", type=Path, help="also write the results there")
-    parser.add_argument("--quick", action="store_true", help="few pictures, few repetitions")
+    parser = make_parser("inference.preprocessing", __doc__, quick="few images and repetitions")
     options = parser.parse_args()
     rounds = _QUICK_ROUNDS if options.quick else _ROUNDS
-    names = [name for name in PICTURES if not options.quick or "25" not in name]
+    names = [name for name in IMAGES if not options.quick or "25" not in name]
     rows = []
     for name in tqdm(names, disable=None, leave=False):
-        # A new process each, so that its largest size is this picture's.
+        # A new process each, so that the peak belongs to this image.
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             rows.append(pool.apply(measured, (name, rounds)))
     print(format_table(rows))
-    if options.json:
-        write_json(options.json, {"quick": options.quick, "door": rows})
+    write_json(options.json, {"quick": options.quick, "preprocessing": rows})
     return 0
 
 
 def measured(name: str, rounds: int) -> dict[str, Any]:
-    """One row of the table, measured in this process.
+    """Measure one image in this process; returns its row.
 
     Args:
-        name: A key of `PICTURES`.
-        rounds: How often the times are taken; their medians count.
+        name: A key of `IMAGES`.
+        rounds: Measurements; the row has the medians.
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    data = PICTURES[name]()
-    open_bytes(_file(Image.new("L", (64, 64)), "PNG"))  # imports and tables
+    data = IMAGES[name]()
+    open_bytes(_file(Image.new("L", (64, 64)), "PNG"))  # warm-up
     grown, found = _growth(lambda: open_bytes(data))
     decode, after = [], []
     for _ in range(rounds):
         started = time.perf_counter()
-        with Image.open(io.BytesIO(data)) as picture:
-            width, height = (max(1, side * DETAIL // max(picture.size)) for side in picture.size)
-            picture.draft(None, (width, height))
-            picture.load()
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = (max(1, side * MAX_SIDE // max(image.size)) for side in image.size)
+            image.draft(None, (width, height))
+            image.load()
             decoded = time.perf_counter()
-            open_image(picture)
+            open_image(image)
         after.append(time.perf_counter() - decoded)
         decode.append(decoded - started)
     return {
-        "picture": name,
+        "image": name,
         "file kB": len(data) / 1000,
         "decode ms": 1000 * statistics.median(decode),
         "after ms": 1000 * statistics.median(after),
-        "largest growth MB": grown,
+        "peak growth MB": grown,
         "found": " ".join(found.reasons) or "a digit",
     }
 
 
 def _growth(call: Callable[[], Any]) -> tuple[float, Any]:
-    """By how many MB the process grew while it was called, and what was returned."""
+    """Return the growth of the process in MB during the call, and the result."""
     before, peak, done = _resident_mb(), [0.0], threading.Event()
 
     def watch() -> None:
@@ -108,21 +102,21 @@ def _growth(call: Callable[[], Any]) -> tuple[float, Any]:
 def _resident_mb() -> float:
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:  # no Linux: the largest so far
+    except OSError:  # not Linux: the peak so far
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def _seven(size: tuple[int, int], mode: str = "L") -> Image.Image:
     width, height = size
-    picture = Image.new("L", size, 235)
+    image = Image.new("L", size, 235)
     points = [
         (0.3 * width, 0.25 * height),
         (0.7 * width, 0.25 * height),
         (0.45 * width, 0.8 * height),
     ]
-    ImageDraw.Draw(picture).line(points, fill=30, width=max(1, min(size) // 14), joint="curve")
-    return picture.convert(mode)
+    ImageDraw.Draw(image).line(points, fill=30, width=max(1, min(size) // 14), joint="curve")
+    return image.convert(mode)
 
 
 def _shaded(size: tuple[int, int]) -> Image.Image:
@@ -136,11 +130,11 @@ def _shaded(size: tuple[int, int]) -> Image.Image:
 
 
 def _lined(size: tuple[int, int]) -> Image.Image:
-    picture = _seven(size, "RGB")
-    pen = ImageDraw.Draw(picture)
+    image = _seven(size, "RGB")
+    pen = ImageDraw.Draw(image)
     for y in range(0, size[1], size[1] // 9):
         pen.line((0, y, size[0], y), fill=(90, 120, 200), width=max(1, size[1] // 200))
-    return picture
+    return image
 
 
 def _noise(size: tuple[int, int]) -> Image.Image:
@@ -149,29 +143,29 @@ def _noise(size: tuple[int, int]) -> Image.Image:
 
 
 def _transparent(size: tuple[int, int]) -> Image.Image:
-    ink = Image.eval(_seven(size), lambda value: 255 - value)
-    picture = Image.new("RGBA", size, (20, 20, 20, 0))
-    picture.putalpha(ink)
-    return picture
+    foreground = Image.eval(_seven(size), lambda value: 255 - value)
+    image = Image.new("RGBA", size, (20, 20, 20, 0))
+    image.putalpha(foreground)
+    return image
 
 
 def _deep(size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(np.asarray(_seven(size)).astype(np.uint16) * 257)
 
 
-def _file(picture: Image.Image, form: str, **options: Any) -> bytes:
+def _file(image: Image.Image, form: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, form, **options)
+    image.save(buffer, form, **options)
     return buffer.getvalue()
 
 
-def _png(picture: Image.Image) -> bytes:
-    return _file(picture, "PNG", compress_level=1)
+def _png(image: Image.Image) -> bytes:
+    return _file(image, "PNG", compress_level=1)
 
 
 _MP, _12MP = (1_000, 1_000), (4_000, 3_000)
 
-PICTURES: dict[str, Callable[[], bytes]] = {
+IMAGES: dict[str, Callable[[], bytes]] = {
     "28 × 28, PNG grey": lambda: _png(_seven((28, 28))),
     "240 × 240, PNG grey": lambda: _png(_seven((240, 240))),
     "1 MP, PNG grey": lambda: _png(_seven(_MP)),

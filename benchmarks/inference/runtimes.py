@@ -1,16 +1,14 @@
-"""`python -m benchmarks.inference.runtimes`: which runtime multiplies the stacked draws fastest on a CPU.
+"""CPU runtimes compared: which one computes 100 stacked draws fastest.
 
-The same network of 100 draws, reference architecture, by ONNX Runtime, by OpenVINO in float32 and
-in bfloat16, and by PyTorch's grouped convolutions; one thread and two; 1 to 64 pictures at once.
-All take turns in one run. OpenVINO stands in `.venv-peers` (`python -m benchmarks.common.make_peers`).
+The bundled network with 100 draws runs in ONNX Runtime, in OpenVINO (float32 and bfloat16) and as
+grouped convolutions in PyTorch, with 1 and 2 threads and batches of 1 to 64 images. All take turns
+in one run. OpenVINO needs the environment of `python -m benchmarks.common.make_peers`.
 """
 
-import argparse
 import io
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,15 +16,14 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.common.images import random_pictures
+from benchmarks.common.images import random_images
 from benchmarks.common.networks import has
-from benchmarks.common.report import Row, format_table, write_json
+from benchmarks.common.report import Row, format_table, make_parser, write_json
 from benchmarks.common.timing import Contender, interleaved
-from model.checkpoint import BUNDLED, load_checkpoint
+from model import Posterior, load_checkpoint
+from model.checkpoint import BUNDLED
 from model.engines.cuda_engine import CudaEngine
-from model.engines.onnx_engine import ensemble_graph
-from model.engines.onnx_runtime import onnxruntime
-from model.posterior import Posterior
+from model.engines.onnx_engine import ensemble_graph, onnxruntime
 from model.uncertainty import softmax
 
 __all__ = ["main"]
@@ -34,31 +31,27 @@ __all__ = ["main"]
 _N_DRAWS, _BLOCK = 100, 20
 _BATCHES = (1, 4, 16, 64)
 _THREADS = (1, 2)
-_ROUNDS = 7
+_ROUNDS, _QUICK_ROUNDS = 7, 1
 
 Floats = NDArray[np.float32]
-Answer = Callable[[Floats], Floats]  # pictures (B, 1, 28, 28) to logits (S, B, C)
+Answer = Callable[[Floats], Floats]  # images (B, 1, 28, 28) to logits (S, B, C)
 
 
 def main() -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.inference.runtimes", description=__doc__
-    )
-    parser.add_argument("--json", type=Path, help="also write the results there")
-    options = parser.parse_args()
+    options = make_parser("inference.runtimes", __doc__, quick="one round").parse_args()
     if not has("openvino"):
-        print("left out, not installed here: OpenVINO (`python -m benchmarks.common.make_peers`)")
+        print("skipped, not installed: OpenVINO (`python -m benchmarks.common.make_peers`)")
     posterior = load_checkpoint(BUNDLED).posterior
-    rows = [row for batch in _BATCHES for row in _compare(posterior, batch)]
+    rounds = _QUICK_ROUNDS if options.quick else _ROUNDS
+    rows = [row for batch in _BATCHES for row in _compare(posterior, batch, rounds)]
     print(format_table(rows))
-    if options.json:
-        write_json(options.json, {"runtimes": rows})
+    write_json(options.json, {"quick": options.quick, "runtimes": rows})
     return 0
 
 
-def _compare(posterior: Posterior, batch: int) -> list[Row]:
-    x = random_pictures(batch)[:, None].astype(np.float32) / 255
+def _compare(posterior: Posterior, batch: int, rounds: int) -> list[Row]:
+    x = random_images(batch)[:, None].astype(np.float32) / 255
     answers = {
         (name, threads): answer
         for threads in _THREADS
@@ -69,13 +62,13 @@ def _compare(posterior: Posterior, batch: int) -> list[Row]:
         Contender(name, partial(_ignoring_draws, answer, x), threads, _N_DRAWS)
         for (name, threads), answer in answers.items()
     ]
-    seconds = interleaved(contenders, rounds=_ROUNDS, title=f"{batch} at once")
+    seconds = interleaved(contenders, rounds=rounds, title=f"batch of {batch}")
     return [
         {
             "runtime": name,
             "threads": threads,
-            "at once": batch,
-            "ms per picture": 1000 * s / batch,
+            "batch": batch,
+            "ms per image": 1000 * s / batch,
             "GFLOP/s": posterior.config.mflop_per_draw * _N_DRAWS * batch / s / 1e3,
             "largest difference": float(np.abs(softmax(answers[name, threads](x)) - exact).max()),
         }
@@ -100,7 +93,7 @@ def _runtimes(posterior: Posterior, threads: int, shape: tuple[int, ...]) -> dic
 
 
 def _unconditional(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph without its conditions, for runtimes that do not take those well."""
+    """Remove the conditions from the graph; OpenVINO handles them badly."""
     plain = onnx.ModelProto()
     plain.CopyFrom(model)
     del plain.graph.node[:], plain.graph.output[:], plain.graph.input[1:]
@@ -125,11 +118,11 @@ def _by_onnxruntime(graph: onnx.ModelProto, threads: int) -> Answer:
 def _by_openvino(
     graph: onnx.ModelProto, threads: int, precision: str, shape: tuple[int, ...]
 ) -> Answer:
-    import openvino  # noqa: PLC0415 - only in the peers' environment
+    import openvino  # noqa: PLC0415 - only in .venv-peers
 
     core = openvino.Core()
     model = core.read_model(io.BytesIO(graph.SerializeToString()))
-    model.reshape(list(shape))  # a fixed shape is its best case
+    model.reshape(list(shape))  # OpenVINO is fastest with a fixed shape
     settings: dict[str, Any] = {
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": precision,

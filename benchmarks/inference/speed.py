@@ -1,10 +1,10 @@
-"""Engines and libraries side by side: milliseconds, and the share of what the CPU can multiply.
+"""Speed of engines and libraries, in milliseconds and relative to a matrix product.
 
-All take turns in one run; medians count. What PyTorch computes gets the number of threads, 1 or 2,
-that suits it best. Libraries run one draw a pass under PyTorch's inference mode. (Flipout could
-take one pass over 100 copies of a picture, but those share one draw of magnitudes: they are not
-100 draws.) The yardstick is the product of two 2048 × 2048 float32 matrices, by NumPy or PyTorch,
-whichever is faster with as many threads.
+All take turns in one run; the table shows medians. PyTorch contenders use 1 or 2 threads,
+whichever is faster. Libraries run one draw per pass in PyTorch's inference mode. (Flipout could
+take one pass over 100 copies of an image, but the copies share one draw of the magnitudes, so they
+are not 100 draws.) The matrix product multiplies two 2048 × 2048 float32 matrices, in NumPy or
+PyTorch, whichever is faster with that number of threads.
 """
 
 from collections.abc import Callable
@@ -18,21 +18,21 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 from torch import nn
 
-from benchmarks.common.images import random_pictures
+from benchmarks.common.images import random_images
 from benchmarks.common.networks import LIBRARIES, has, posterior_mean_network
 from benchmarks.common.report import Row
 from benchmarks.common.timing import Contender, interleaved
 from model.engines.onnx_engine import OnnxEngine
 from model.engines.reference_engine import ReferenceEngine
 from model.posterior import Posterior
-from model.system.cpu import granted_cpus
+from model.system import granted_cpus
 
 __all__ = ["N_DRAWS", "compare", "fewer_draws"]
 
 N_DRAWS = 100
 _FEWER = (10, 20, 25, 41, 50, 75)
 _SIDE = 2048
-_CALLS_PER_LANE = 4
+_CALLS_PER_WORKER = 4
 _PRODUCT = "matrix product"
 _DETERMINISTIC = "deterministic network, 1 pass"
 
@@ -41,16 +41,16 @@ Timed = tuple[Contender, float]
 
 
 def compare(posterior: Posterior, batch: int, *, rounds: int, title: str) -> list[Row]:
-    """One row per contender, for a number of pictures at once.
+    """Compare all contenders for one batch size; returns one row each.
 
-    In the rows, `ms` is per request of so many pictures, `of product` the share of the matrix
-    product's rate, `× library` how many times faster than the fastest library, and `passes` how
-    many passes of the deterministic network would take as long.
+    In the rows, `ms` is per request of one batch, `of product` the share of the matrix product's
+    rate, `× library` the speed-up over the fastest library, and `passes` the time in passes of the
+    deterministic network.
     """
-    images = random_pictures(batch)
+    images = random_images(batch)
     contenders = [
         *_products(),
-        *_ensembles(posterior, images),
+        *_onnx_engines(posterior, images),
         *_torch_contenders(posterior, images),
     ]
     seconds = interleaved(contenders, rounds=rounds, title=title)
@@ -73,24 +73,24 @@ def compare(posterior: Posterior, batch: int, *, rounds: int, title: str) -> lis
             "contender": contender.name,
             "threads": contender.threads,
             "ms": s * 1e3,
-            "pictures/s": batch / s,
+            "images/s": batch / s,
             "GFLOP/s": gflops,
             "of product": gflops / rate[contender.threads],
             "× library": library / s if library and samples else "",
             "passes": s / one_pass,
         }
 
-    yardsticks: list[Row] = [
+    products: list[Row] = [
         {**dict.fromkeys(row(*best[_DETERMINISTIC]), ""), "contender": _PRODUCT}
         | {"threads": threads, "GFLOP/s": value, "of product": 1.0}
         for threads, value in rate.items()
     ]
-    return [*(row(*pair) for pair in best.values()), *yardsticks]
+    return [*(row(*pair) for pair in best.values()), *products]
 
 
 def fewer_draws(posterior: Posterior, *, rounds: int, title: str) -> list[Row]:
-    """What the first N of 100 draws cost, as a share of all, for one picture."""
-    images = random_pictures(1)
+    """Measure the cost of the first N of 100 draws for one image, as a share of all."""
+    images = random_images(1)
     contenders = []
     for threads in _thread_counts():
         engine = OnnxEngine(posterior, n_draws=N_DRAWS, threads=threads)
@@ -116,7 +116,7 @@ def _thread_counts() -> tuple[int, ...]:
 
 
 def _products() -> list[Contender]:
-    """The product of two matrices by NumPy's and by PyTorch's library, for each thread count."""
+    """The matrix product in NumPy and PyTorch, for each thread count."""
     generator = np.random.default_rng(0)
     a, b = (generator.random((_SIDE, _SIDE), np.float32) for _ in range(2))
     out = np.empty_like(a)
@@ -141,43 +141,43 @@ def _is_product(contender: Contender, threads: int) -> bool:
     return contender.name == _PRODUCT and contender.threads == threads
 
 
-def _ensembles(posterior: Posterior, images: Images) -> list[Contender]:
+def _onnx_engines(posterior: Posterior, images: Images) -> list[Contender]:
     found = []
     for threads in _thread_counts():
         engine = OnnxEngine(posterior, n_draws=N_DRAWS, threads=threads)
-        name = f"ensemble engine, {threads} thread{'s' * (threads > 1)}"
+        name = f"ONNX engine, {threads} thread{'s' * (threads > 1)}"
         found.append(Contender(name, partial(engine.logits, images), threads, N_DRAWS))
         if threads == 1 and len(_thread_counts()) > 1:
-            lanes = Contender(
-                "ensemble engine, 2 lanes of 1 thread", _in_lanes(engine, images),
-                threads=2, n_draws=N_DRAWS, requests=2 * _CALLS_PER_LANE,
+            workers = Contender(
+                "ONNX engine, 2 worker threads", _two_workers(engine, images),
+                threads=2, n_draws=N_DRAWS, requests=2 * _CALLS_PER_WORKER,
             )  # fmt: skip
-            found.append(lanes)
+            found.append(workers)
     return found
 
 
-def _in_lanes(engine: OnnxEngine, images: Images) -> Callable[[int], None]:
-    """Two threads that each answer a few requests, as the service's lanes do."""
+def _two_workers(engine: OnnxEngine, images: Images) -> Callable[[int], None]:
+    """Answer a few requests on each of two threads, like the service's worker threads."""
     pool = ThreadPoolExecutor(2)
 
-    def lane(n_draws: int) -> None:
-        for _ in range(_CALLS_PER_LANE):
+    def work(n_draws: int) -> None:
+        for _ in range(_CALLS_PER_WORKER):
             engine.logits(images, n_draws)
 
     def call(n_draws: int) -> None:
-        for done in [pool.submit(lane, n_draws) for _ in range(2)]:
+        for done in [pool.submit(work, n_draws) for _ in range(2)]:
             done.result()
 
     return call
 
 
 def _torch_contenders(posterior: Posterior, images: Images) -> list[Contender]:
-    """What PyTorch computes, each with every number of threads: the better one will count."""
+    """The PyTorch contenders with each thread count; the faster one counts."""
     reference = ReferenceEngine(posterior, n_draws=N_DRAWS)
     x = torch.from_numpy(images)[:, None].float() / 255
     deterministic = posterior_mean_network(posterior)
     calls: dict[str, tuple[Callable[[int], object], int]] = {
-        "reference engine (PyTorch, a loop)": (partial(reference.logits, images), N_DRAWS),
+        "reference engine (PyTorch loop)": (partial(reference.logits, images), N_DRAWS),
         _DETERMINISTIC: (partial(_loop, deterministic, x), 1),
     }
     for name, (module, build) in LIBRARIES.items():
@@ -192,5 +192,5 @@ def _torch_contenders(posterior: Posterior, images: Images) -> list[Contender]:
 
 @torch.inference_mode()
 def _loop(network: nn.Module, x: torch.Tensor, n_draws: int) -> torch.Tensor:
-    """Logits of as many passes (S, B, C); a library's layers draw their weights in each."""
+    """Return the logits of S passes (S, B, C); a library draws new weights in each."""
     return torch.stack([network(x) for _ in range(n_draws)])

@@ -1,1 +1,1 @@
-"""Benchmarks of training: cost per step, and time to an accuracy."""
+"""Benchmarks of training: the cost of a step, alone and on several processes."""

@@ -1,4 +1,4 @@
-"""Training of other networks by the very loop that `training.fitting.trainer.Fitter` runs."""
+"""Training of other networks in the same loop as `training.fitting.trainer.Fitter`."""
 
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -7,30 +7,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.common.networks import bayesian_torch_network, library_kl, plain_network
-from model.architecture import ModelConfig
+from benchmarks.common.networks import bayesian_torch_network, deterministic_network, library_kl
+from model import ModelConfig
 from training.fitting.trainer import FitConfig, learning_rate_factor
 
-__all__ = ["Fit", "PlainFit", "bayesian_torch_fit", "deterministic_fit"]
+__all__ = ["Fit", "OtherFit", "bayesian_torch_fit", "deterministic_fit"]
 
 
 class Fit(Protocol):
-    """What a benchmark asks of a fit, this project's or another."""
+    """A fit of this project or another."""
 
     def run_epoch(self) -> Iterator[object]:
         """Run one epoch, yielding after every step."""
         ...
 
 
-class PlainFit:
-    """A network fitted as `Fitter` does it: order, step size, distortions and Adam are the same.
+class OtherFit:
+    """A fit with the order, learning rates, augmentation and Adam of `Fitter`.
 
     Args:
-        network: Maps pictures (B, 1, H, W) to logits (B, C).
-        config: How to fit; what only concerns a posterior is not used.
-        images: Pictures (N, 1, H, W), float in [0, 1].
+        network: Maps images (B, 1, H, W) to logits (B, C).
+        config: Settings of the fit; those of the posterior are not used.
+        images: Images (N, 1, H, W), float in [0, 1].
         labels: Their classes (N,), int64.
-        extra_loss: What is added to the mean negative log-likelihood of a batch.
+        extra_loss: A term added to the mean negative log-likelihood of a batch.
     """
 
     def __init__(
@@ -41,7 +41,6 @@ class PlainFit:
         labels: Tensor,
         extra_loss: Callable[[nn.Module], Tensor] | None = None,
     ) -> None:
-        """Make a fit at epoch 0; see the class."""
         self.network = network
         self._config = config
         self._images, self._labels = images, labels
@@ -78,17 +77,17 @@ class PlainFit:
 
 def deterministic_fit(
     model: ModelConfig, config: FitConfig, images: Tensor, labels: Tensor
-) -> PlainFit:
-    """The same architecture with one value for each weight."""
-    return PlainFit(plain_network(model), config, images, labels)
+) -> OtherFit:
+    """Fit the same architecture with one value for each weight."""
+    return OtherFit(deterministic_network(model), config, images, labels)
 
 
 def bayesian_torch_fit(
     model: ModelConfig, config: FitConfig, images: Tensor, labels: Tensor
-) -> PlainFit:
-    """The same architecture by bayesian-torch, with the loss of its README."""
+) -> OtherFit:
+    """Fit the same architecture with bayesian-torch and the loss of its README."""
 
     def kl(network: nn.Module) -> Tensor:
         return library_kl(network) / config.batch_size
 
-    return PlainFit(bayesian_torch_network(model), config, images, labels, kl)
+    return OtherFit(bayesian_torch_network(model), config, images, labels, kl)

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.training.ranks`: what a training step costs on one rank, and on several.
+"""Cost of a training step on one rank (process) and on several.
 
-Every rank computes with one thread, so that one and two of them are compared on two cores by what
-they share alone. Runs take turns; each starts its processes anew, as torchrun does.
+Every rank uses one thread, so one and two ranks can be compared on two CPUs. Runs take turns; each
+starts new processes, as torchrun does.
 """
 
 import argparse
@@ -12,36 +12,31 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from benchmarks.common.report import Row, format_table, write_json
+from benchmarks.common.report import Row, format_table, make_parser, write_json
 from benchmarks.training.steps import endless
-from model.architecture import DIGIT_READER
+from model.architecture import DIGIT_CNN
 from training.config import PRESETS
 from training.data.datasets import Mnist
-from training.distributed import joined, started_ranks
+from training.distributed import process_group, world_from_environment
 from training.fitting.trainer import Fitter, new_network
 
 __all__ = ["main"]
 
 _CPU = torch.device("cpu")
-_N_TRAIN = 16_384  # pictures, more than are shown
-_WARM = 8  # steps that are not timed
+_N_TRAIN = 16_384  # images, more than the steps take
+_WARM_UP = 8  # steps that are not timed
 
 
 def main() -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.training.ranks", description=__doc__
-    )
-    parser.add_argument("--json", type=Path, help="also write the results there")
-    parser.add_argument("--ranks", type=int, default=2, help="how many; at least 2")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each")
-    parser.add_argument("--steps", type=int, default=40, help="timed in each run")
-    parser.add_argument("--quick", action="store_true", help="one run of each, of few steps")
+    parser = make_parser("training.ranks", __doc__, quick="one run of each, with few steps")
+    parser.add_argument("--ranks", type=int, default=2, help="number of ranks, at least 2")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each number of ranks")
+    parser.add_argument("--steps", type=int, default=40, help="timed steps of each run")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -49,29 +44,28 @@ def main() -> int:
     if options.quick:
         options.rounds, options.steps = 1, 8
     counts = (1, options.ranks)
-    found: dict[int, list[float]] = {count: [] for count in counts}
+    seconds: dict[int, list[float]] = {count: [] for count in counts}
     turns = [count for _ in range(options.rounds) for count in counts]
     for count in tqdm(turns, desc="runs", disable=None, leave=False):
-        found[count].append(_run(count, options.steps))
-    step_s = {count: statistics.median(seconds) for count, seconds in found.items()}
+        seconds[count].append(_run(count, options.steps))
+    step_s = {count: statistics.median(runs) for count, runs in seconds.items()}
     rows: list[Row] = [
         {
             "ranks": str(count),
             "ms per step": 1e3 * step_s[count],
-            "from": 1e3 * min(found[count]),
-            "to": 1e3 * max(found[count]),
+            "from": 1e3 * min(seconds[count]),
+            "to": 1e3 * max(seconds[count]),
             "× one rank": step_s[1] / step_s[count],
         }
         for count in counts
     ]
     print(format_table(rows))
-    if options.json:
-        write_json(options.json, {"ranks": rows, "steps": options.steps})
+    write_json(options.json, {"ranks": rows, "steps": options.steps})
     return 0
 
 
 def _run(count: int, steps: int) -> float:
-    """Seconds per step with so many ranks, each in a process of its own."""
+    """Return the seconds per step with `count` ranks, each in its own process."""
     alone = (sys.executable, "-m")
     together = (*alone, "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m")
     done = subprocess.run(
@@ -91,32 +85,25 @@ def _run(count: int, steps: int) -> float:
 
 
 def _measure(steps: int) -> int:
-    """Print the seconds per step of the shipped network's fit, as one of the ranks."""
+    """Fit the bundled architecture as one of the ranks; the first prints the seconds per step."""
     torch.set_num_threads(1)
-    ranks = started_ranks()
+    world = world_from_environment()
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(_N_TRAIN, 1, 28, 28, generator=generator)
     labels = torch.randint(10, (_N_TRAIN,), generator=generator)
-    non_digits = torch.rand(1024, 1, 28, 28, generator=generator)
+    outliers = torch.rand(1024, 1, 28, 28, generator=generator)
     config = replace(PRESETS[Mnist.name].fit, imitated=0.0)
-    with joined(ranks, _CPU):
-        fitter = Fitter(
-            new_network(DIGIT_READER, config),
-            config,
-            images,
-            labels,
-            _CPU,
-            non_digits=non_digits,
-            ranks=ranks,
-        )
+    with process_group(world, _CPU):
+        network = new_network(DIGIT_CNN, config)
+        fitter = Fitter(network, config, images, labels, _CPU, outliers=outliers, world=world)
         run = endless(fitter)
-        for _ in range(_WARM):
+        for _ in range(_WARM_UP):
             next(run)
         began = time.perf_counter()
         for _ in range(steps):
             next(run)
         seconds = (time.perf_counter() - began) / steps
-        if ranks.is_first:
+        if world.is_main:
             print(json.dumps(seconds))
         del fitter, run
     return 0

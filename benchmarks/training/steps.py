@@ -1,4 +1,4 @@
-"""Milliseconds per training step; see `benchmarks.training.train`."""
+"""Milliseconds per training step, for `benchmarks.training.train` and `ranks`."""
 
 import itertools
 import statistics
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from benchmarks.common.networks import has
 from benchmarks.common.report import Row
 from benchmarks.training.fits import Fit, bayesian_torch_fit, deterministic_fit
-from model.architecture import DIGIT_READER
+from model.architecture import DIGIT_CNN
 from training.config import PRESETS
 from training.data.datasets import Mnist
 from training.fitting.trainer import FitConfig, Fitter, new_network
@@ -23,48 +23,48 @@ __all__ = ["endless", "step_rows"]
 _BLOCK = 16  # steps timed together
 _PIPELINE = "data pipeline alone"
 _DETERMINISTIC = "deterministic"
-_MANY_EPOCHS = 1000  # more than are run: the step size must not come to its end
+_MANY_EPOCHS = 1000  # more than run, so that the learning rate does not reach its end
 
 
 def step_rows(images: Tensor, labels: Tensor, *, rounds: int) -> list[Row]:
-    """One row per contender, with and without augmentation.
+    """Time a step of each contender, with and without augmentation; returns one row each.
 
     Args:
-        images: Pictures (N, 1, H, W), float in [0, 1].
+        images: Images (N, 1, H, W), float in [0, 1].
         labels: Their classes (N,), int64.
         rounds: Blocks of steps of each.
     """
-    # Without imitations: they are made before the fit and cost a step nothing.
+    # Rendered images are made before the fit, so they do not change the cost of a step.
     config = replace(PRESETS[Mnist.name].fit, epochs=_MANY_EPOCHS, imitated=0.0)
     contenders: dict[tuple[bool, str], Iterator[object]] = {}
-    for distorted in (True, False):
-        used = config if distorted else replace(config, augmentation=None)
+    for augmented in (True, False):
+        used = config if augmented else replace(config, augmentation=None)
         fits = _fits(used, images, labels)
-        contenders |= {(distorted, name): endless(fit) for name, fit in fits.items()}
-        contenders[distorted, _PIPELINE] = _pipeline(used, images, labels)
+        contenders |= {(augmented, name): endless(fit) for name, fit in fits.items()}
+        contenders[augmented, _PIPELINE] = _pipeline(used, images, labels)
     times: dict[tuple[bool, str], list[float]] = {key: [] for key in contenders}
     turns = list(itertools.product(range(rounds + 1), contenders))
     for turn, key in tqdm(turns, desc="blocks of steps", disable=None, leave=False):
         seconds = _block(contenders[key])
-        if turn > 0:  # the first is for warming up
+        if turn > 0:  # the first one warms up
             times[key].append(seconds)
     step = {key: statistics.median(values) for key, values in times.items()}
     n_steps = -(-len(labels) // config.batch_size)
     return [
         {
             "contender": name,
-            "augmentation": "yes" if distorted else "no",
+            "augmentation": "yes" if augmented else "no",
             "ms per step": seconds * 1e3,
-            "× deterministic": seconds / step[distorted, _DETERMINISTIC],
+            "× deterministic": seconds / step[augmented, _DETERMINISTIC],
             "s per epoch": seconds * n_steps,
-            "data pipeline": f"{step[distorted, _PIPELINE] / seconds:.1%}",
+            "data pipeline": f"{step[augmented, _PIPELINE] / seconds:.1%}",
         }
-        for (distorted, name), seconds in step.items()
+        for (augmented, name), seconds in step.items()
     ]
 
 
 def _fits(config: FitConfig, images: Tensor, labels: Tensor) -> dict[str, Fit]:
-    model = replace(DIGIT_READER, not_a_digit=False)
+    model = replace(DIGIT_CNN, not_a_digit=False)
     fits: dict[str, Fit] = {
         "Bayesian, this project": Fitter(
             new_network(model, config), config, images, labels, torch.device("cpu")
@@ -77,13 +77,13 @@ def _fits(config: FitConfig, images: Tensor, labels: Tensor) -> dict[str, Fit]:
 
 
 def endless(fit: Fit) -> Iterator[object]:
-    """Run epoch after epoch; each step gives something."""
+    """Run epoch after epoch, yielding after every step."""
     while True:
         yield from fit.run_epoch()
 
 
 def _pipeline(config: FitConfig, images: Tensor, labels: Tensor) -> Iterator[object]:
-    """What every fit does before the network comes into play."""
+    """Take and augment batches, as every fit does before its forward pass."""
     generator = torch.Generator().manual_seed(config.seed)
     while True:
         order = torch.randperm(len(labels), generator=generator)
@@ -95,7 +95,7 @@ def _pipeline(config: FitConfig, images: Tensor, labels: Tensor) -> Iterator[obj
 
 
 def _block(steps: Iterator[object]) -> float:
-    """Seconds per step of the next few."""
+    """Return the seconds per step of the next block."""
     started = time.perf_counter()
     for _ in itertools.islice(steps, _BLOCK):
         pass
