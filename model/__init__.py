@@ -1,13 +1,13 @@
-"""A Bayesian convolutional network for digits, and everything needed to ask it.
+"""A Bayesian convolutional network for handwritten digits: model, preprocessing and inference.
 
 ::
 
     from model import load
 
-    answer = load().predict("seven.png")
-    print(answer.prediction, answer.probability, answer.decision)
+    prediction = load().predict("seven.png")
+    print(prediction.prediction, prediction.probability, prediction.decision)
 
-The layers and the network need PyTorch and are imported only when they are asked for.
+The layers and the network need PyTorch and are imported on first use.
 """
 
 import importlib
@@ -27,7 +27,7 @@ from model.errors import (
     UnsupportedFormatError,
 )
 from model.posterior import Posterior
-from model.preprocessing.normalize import DigitImage, open_array, open_bytes
+from model.preprocessing import DigitImage, open_array, open_bytes
 from model.uncertainty import (
     PredictiveSummary,
     credible_interval,
@@ -39,8 +39,7 @@ from model.uncertainty import (
 )
 
 if TYPE_CHECKING:
-    from model.nn.layers import AffineWeights, BayesianConv2d, BayesianLinear, gaussian_kl
-    from model.nn.network import BayesianCNN
+    from model.nn import AffineWeights, BayesianCNN, BayesianConv2d, BayesianLinear, gaussian_kl
 
 __all__ = [
     "AffineWeights",
@@ -80,16 +79,10 @@ __all__ = [
     "summarise",
 ]
 
-_NEEDS_TORCH = {
-    "AffineWeights": "model.nn.layers",
-    "BayesianCNN": "model.nn.network",
-    "BayesianConv2d": "model.nn.layers",
-    "BayesianLinear": "model.nn.layers",
-    "gaussian_kl": "model.nn.layers",
-}
+_NEEDS_TORCH = {"AffineWeights", "BayesianCNN", "BayesianConv2d", "BayesianLinear", "gaussian_kl"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _NEEDS_TORCH:
-        return getattr(importlib.import_module(_NEEDS_TORCH[name]), name)
+        return getattr(importlib.import_module("model.nn"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The shape of a network, as a frozen value that needs no deep-learning library."""
+"""Network architecture as a frozen value; needs no deep-learning library."""
 
 import math
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-__all__ = ["DIGIT_READER", "Conv", "ModelConfig"]
+__all__ = ["DIGIT_CNN", "Conv", "ModelConfig"]
 
 DIGITS = tuple("0123456789")
 
@@ -19,7 +19,7 @@ class Conv:
         channels: Output channels.
         kernel: Side of the square kernel in pixels.
         pool: Whether a 2×2 max-pooling follows.
-        padding: Zeros laid around the map before, in pixels, fewer than `kernel`.
+        padding: Zero padding in pixels, less than `kernel`.
     """
 
     channels: int
@@ -35,11 +35,11 @@ class ModelConfig:
     Attributes:
         convs: The convolutions, in order.
         hidden: Widths of the fully connected layers between the last convolution and the output.
-        global_mean: Whether the last map is averaged over its places; else it is flattened.
+        global_mean: Whether the last feature map is averaged (global average pooling) or flattened.
         labels: Names of the classes, in the order of the network's outputs.
         image_size: Side of the square, one-channel input in pixels.
         prior_scale: Standard deviation (not variance) of the Gaussian prior of every weight.
-        not_a_digit: Whether there is one more outcome, after the classes: being none of them.
+        not_a_digit: Whether one more output, after the classes, means "none of them".
     """
 
     convs: tuple[Conv, ...]
@@ -51,11 +51,11 @@ class ModelConfig:
     global_mean: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse shapes that cannot be computed.
+        """Validate the values.
 
         Raises:
-            ValueError: If a size is not positive, the picture is used up before the last
-                convolution, or labels are not unique.
+            ValueError: If a value is of the wrong kind or out of range, the labels are not unique,
+                or the image is too small for the convolutions.
         """
         sizes = [c.channels for c in self.convs] + [c.kernel for c in self.convs]
         sizes += [*self.hidden, self.image_size]
@@ -83,7 +83,7 @@ class ModelConfig:
 
     @property
     def n_outputs(self) -> int:
-        """Number of the network's outputs: C, and one more if it knows what is not a digit."""
+        """Number of outputs: C, or C + 1 with a not-a-digit output."""
         return self.n_classes + self.not_a_digit
 
     @property
@@ -93,9 +93,9 @@ class ModelConfig:
 
     @property
     def mflop_per_draw(self) -> float:
-        """Millions of floating-point operations for one picture and one draw.
+        """Millions of floating-point operations per image and draw.
 
-        A multiplication and an addition count as two; pooling and activations are left out.
+        A multiply-add counts as two; pooling and activations are not counted.
         """
         shapes = self.parameter_shapes()
         total = 0
@@ -113,12 +113,12 @@ class ModelConfig:
 
     @property
     def last_map(self) -> tuple[int, int]:
-        """Channels and side of the map that the first fully connected layer sees, flattened."""
+        """Channels and side of the feature map that the first fully connected layer flattens."""
         channels = self.convs[-1].channels if self.convs else 1
         return channels, 1 if self.global_mean else self._sides()[-1]
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every weight and bias, in the order in which draws are made.
+        """Name and shape of every weight and bias, in the order in which they are drawn.
 
         Convolutions are named `conv1`, `conv2`, …; fully connected layers `dense1`, ….
         """
@@ -144,7 +144,7 @@ class ModelConfig:
         """The inverse of `to_dict`.
 
         Raises:
-            ValueError: If a key is missing or unknown, or a value is of the wrong kind.
+            ValueError: If a key is missing or unknown, or a value is invalid.
         """
         try:
             known = dict(values)
@@ -156,7 +156,7 @@ class ModelConfig:
             raise ValueError(f"not an architecture this version knows: {error}") from error
 
     def _sides(self) -> list[int]:
-        """Side of the feature maps after each convolution (and its pooling)."""
+        """Sides of the input and of the feature map after each convolution and its pooling."""
         sides = [self.image_size]
         for conv in self.convs:
             side = _convolved(sides[-1], conv)
@@ -165,11 +165,11 @@ class ModelConfig:
 
 
 def _convolved(side: int, conv: Conv) -> int:
-    """Side of a map after a convolution, before any pooling."""
+    """Side of the feature map after a convolution, before pooling."""
     return side + 2 * conv.padding - conv.kernel + 1
 
 
-DIGIT_READER = ModelConfig(
+DIGIT_CNN = ModelConfig(
     convs=(
         Conv(16, 5, pool=True),
         Conv(32, 3),
@@ -180,4 +180,4 @@ DIGIT_READER = ModelConfig(
     global_mean=True,
     not_a_digit=True,
 )
-"""The network that ships: 56,603 weights and biases, 3.9 MFLOP per draw."""
+"""Architecture of the bundled model: 56,603 weights and biases, 3.9 MFLOP per draw."""

@@ -1,8 +1,8 @@
-"""One self-describing safetensors file: the posterior, and everything that decides an answer.
+"""Checkpoint: one self-describing safetensors file with the posterior and the decision rules.
 
 Tensors: for each weight and bias `NAME` of `ModelConfig.parameter_shapes`, `NAME.mean` and
-`NAME.scale` (a standard deviation), float32. Metadata: JSON values under the keys of `Checkpoint`.
-No pickle is read or written.
+`NAME.scale` (a standard deviation), float32. Metadata: JSON values, see `save_checkpoint`. No
+pickle is read or written.
 """
 
 import hashlib
@@ -22,19 +22,13 @@ from model.architecture import ModelConfig
 from model.decision import ConformalRule, SelectiveRule
 from model.errors import CheckpointError
 from model.posterior import Posterior
-from model.preprocessing.normalize import INPUT_CONTRACT, SIDE
-from model.system.atomic_write import write_atomically
+from model.preprocessing import INPUT_CONTRACT, SIDE
+from model.system import write_atomically
 
-__all__ = [
-    "BUNDLED",
-    "Checkpoint",
-    "load_checkpoint",
-    "save_checkpoint",
-    "write_atomically",
-]
+__all__ = ["BUNDLED", "Checkpoint", "load_checkpoint", "save_checkpoint"]
 
 BUNDLED = Path(__file__).parent / "weights" / "digits.safetensors"
-"""The weights that come with this package."""
+"""The checkpoint that comes with this package."""
 
 FORMAT = "maybe-neural-network 1"
 _MAX_BYTES = 64 * 2**20
@@ -42,17 +36,17 @@ _MAX_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A posterior with its provenance.
+    """A posterior with its decision rules and provenance.
 
     Attributes:
         name: Name of the model.
-        posterior: The weights' distribution, and the seed of its draws.
-        digest: `Posterior.digest` in the installation that calibrated the rules.
-        selective: When an answer is accepted.
-        conformal: Which labels a prediction set keeps.
-        metrics: Held-out figures, each group with its n.
-        training: How the posterior was fitted, data hashes and versions included.
-        input_contract: How pictures are prepared.
+        posterior: Distribution of the weights and the seed of its draws.
+        digest: `Posterior.digest` of the installation that calibrated the rules.
+        selective: When to accept a prediction.
+        conformal: Which labels are in a prediction set.
+        metrics: Held-out metrics, each group with its n.
+        training: How the posterior was fitted, including data hashes and versions.
+        input_contract: How images are preprocessed.
     """
 
     name: str
@@ -65,14 +59,14 @@ class Checkpoint:
     input_contract: str = INPUT_CONTRACT
 
     def version(self, n_draws: int) -> str:
-        """Hash of everything that decides an answer, and of nothing else: 12 hex digits.
+        """Hash of everything that decides a prediction, and of nothing else: 12 hex digits.
 
         Args:
-            n_draws: Number of draws that answers use.
+            n_draws: Number of draws that predictions use.
         """
         sha = hashlib.sha256()
         architecture = self.posterior.config.to_dict()
-        del architecture["prior_scale"]  # decided the fit, not the answers
+        del architecture["prior_scale"]  # decides the fit, not the predictions
         decisive = {
             "architecture": architecture,
             "input_contract": self.input_contract,
@@ -90,20 +84,20 @@ class Checkpoint:
         return sha.hexdigest()[:12]
 
     def draws_are_reproduced(self) -> bool:
-        """Whether this installation draws the very networks that the rules were calibrated with."""
+        """Whether this installation reproduces the draws that the rules were calibrated with."""
         return self.posterior.digest() == self.digest
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a checkpoint so that the file at `path` is always whole: the old or the new one.
+    """Write a checkpoint atomically: the file at `path` is the old one or the new one.
 
     Args:
         checkpoint: What to write.
-        path: Where; its folder is made if missing.
+        path: The file; its folder is created if missing.
 
     Raises:
-        CheckpointError: If a tensor is not finite or not of its shape; nothing is written.
-        OSError: If the folder cannot be written or the disk is full; nothing is left behind.
+        CheckpointError: If a tensor is not finite or has the wrong shape; nothing is written.
+        OSError: If the file cannot be written; nothing is left behind.
     """
     posterior = checkpoint.posterior
     tensors: dict[str, NDArray[np.float32]] = {}
@@ -127,12 +121,12 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read and check a checkpoint.
+    """Read and validate a checkpoint.
 
     Raises:
-        CheckpointError: If the file is missing, truncated or not a checkpoint, or if a tensor or a
-            metadata value is missing, unknown, of another shape or type, or not finite. The
-            message names file, tensor, expected and found.
+        CheckpointError: If the file is missing, truncated or not a checkpoint, or if a tensor or
+            metadata value is missing, unknown, not finite, or of the wrong shape or type. The
+            message names the file, the tensor, what was expected and what was found.
     """
     file = Path(path)
     data = _read(file)
@@ -140,13 +134,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         header_size = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + header_size])["__metadata__"]
         tensors = safetensors.numpy.load(data)
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        RecursionError,
-        safetensors.SafetensorError,
-    ) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError) as error:
         raise CheckpointError(
             f"{file}: not a whole safetensors file with metadata: it is truncated, damaged or of "
             f"another kind ({type(error).__name__})"
@@ -157,7 +145,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 def _read(file: Path) -> bytes:
     try:
         size = file.stat().st_size
-        if not file.is_file():  # a device may never end
+        if not file.is_file():  # reading a device may never end
             raise CheckpointError(f"{file}: cannot be read (not a regular file)")
         if size > _MAX_BYTES:
             raise CheckpointError(f"{file}: {size:,} bytes, expected at most {_MAX_BYTES:,}")
@@ -220,7 +208,7 @@ def _from_parts(
 
 
 def _check_numbers(config: ModelConfig, selective: SelectiveRule, conformal: ConformalRule) -> None:
-    """Refuse metadata whose numbers are none; comparisons with them would pass in silence."""
+    """Validate the numbers of the rules: comparisons with NaN or text would fail silently."""
     if config.image_size != SIDE:
         raise ValueError(f"image_size is {config.image_size}, expected {SIDE}")
     counts = {

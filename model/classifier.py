@@ -1,25 +1,27 @@
-"""From a picture to an answer in one call: `load().predict(picture)`."""
+"""Classifier: from an image to a prediction in one call, `load().predict(image)`."""
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from model.checkpoint import BUNDLED, Checkpoint, load_checkpoint
-from model.decision import Reason
-from model.engines.engine import Device, Engine, make_engine
+from model.engines import Engine, make_engine
 from model.errors import ImageTooLargeError, RequestError
-from model.preprocessing.normalize import MAX_PIXELS, DigitImage, open_array, open_bytes, open_image
-from model.uncertainty import Floats, Outcomes, outcomes, summarise
+from model.preprocessing import MAX_PIXELS, DigitImage, open_array, open_bytes, open_image
+from model.types import Decision, Device, Floats, Reason
+from model.uncertainty import draw_probabilities, summarise
 
 __all__ = [
     "DEFAULT_DRAWS",
-    "LEAST_LEVEL",
+    "DEFAULT_LEVEL",
+    "MIN_DRAWS",
+    "MIN_LEVEL",
     "ClassProbability",
     "Classifier",
     "NotADigit",
@@ -29,17 +31,16 @@ __all__ = [
 
 DEFAULT_DRAWS = 100
 DEFAULT_LEVEL = 0.95
-LEAST_DRAWS = 2
-LEAST_LEVEL = 0.5
+MIN_DRAWS = 2
+MIN_LEVEL = 0.5
 _MAX_FILE_BYTES = 256 * 2**20
 
-Decision = Literal["accept", "review"]
-Picture = str | os.PathLike[str] | bytes | Image.Image | ArrayLike
+ImageLike: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | ArrayLike
 
 
 @dataclass(frozen=True)
 class ClassProbability:
-    """What the draws say about one class: mean, credible interval and standard deviation."""
+    """Probability of one class: mean over draws, credible interval and standard deviation."""
 
     label: str
     probability: float
@@ -50,7 +51,7 @@ class ClassProbability:
 
 @dataclass(frozen=True)
 class NotADigit:
-    """What the draws say about the picture being no digit: mean, interval, standard deviation."""
+    """Probability of not being a digit: mean over draws, credible interval, standard deviation."""
 
     probability: float
     lower: float
@@ -60,7 +61,7 @@ class NotADigit:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """The answer for one picture. Probabilities are in [0, 1], entropies in nats.
+    """The prediction for one image. Probabilities are in [0, 1], entropies in nats.
 
     Attributes:
         prediction: The most probable label.
@@ -69,15 +70,15 @@ class Prediction:
         reasons: Why a person should look; empty if accepted.
         calibrated: Whether the decision's guarantee applies to this number of draws.
         classes: One entry per class, in the model's label order, given that it is a digit.
-        not_a_digit: The probability that it is none; None if the network has no output for it.
+        not_a_digit: Probability that it is none; None if the network has no output for it.
         predictive_entropy: Total uncertainty, in [0, ln C].
-        expected_entropy: The part that every network agrees on: the picture is ambiguous.
-        mutual_information: The part that is disagreement between networks.
+        expected_entropy: Aleatoric part: every network finds the image ambiguous.
+        mutual_information: Epistemic part: the networks disagree.
         prediction_set: Labels of the conformal set; the most probable one is always in.
         samples: Number of draws used.
         level: Mass of the credible intervals.
-        pixels: What the network saw, uint8 (28, 28).
-        draws: Probabilities of each draw (S, C).
+        pixels: The network's input, uint8 (28, 28).
+        draws: Class probabilities of each draw (S, C).
     """
 
     prediction: str
@@ -98,15 +99,14 @@ class Prediction:
 
 
 class Classifier:
-    """A checkpoint and the engine that holds its draws. Safe to use from several threads.
+    """A checkpoint and the engine that holds its draws. Thread-safe.
 
     Args:
         checkpoint: The posterior, its labels and its decision rules.
-        engine: Its draws, ready to be asked.
+        engine: The posterior's draws.
     """
 
     def __init__(self, checkpoint: Checkpoint, engine: Engine) -> None:
-        """Join the two; see the class."""
         self.checkpoint = checkpoint
         self.engine = engine
         self.version = checkpoint.version(engine.n_draws)
@@ -119,76 +119,67 @@ class Classifier:
 
     def predict(
         self,
-        picture: Picture,
+        image: ImageLike,
         *,
         samples: int | None = None,
         level: float = DEFAULT_LEVEL,
         max_pixels: int = MAX_PIXELS,
     ) -> Prediction:
-        """Answer for one picture.
+        """Predict the digit in one image. The same image always gives the same prediction.
 
         Args:
-            picture: A path, a file's bytes, a Pillow image, or an array (H, W), (H, W, 3) or
+            image: A path, a file's bytes, a Pillow image, or an array (H, W), (H, W, 3) or
                 (H, W, 4) of integers 0 to 255 or floating point numbers 0 to 1.
             samples: Number of draws to use, the first of those held; all if None.
             level: Mass of the equal-tailed credible intervals.
-            max_pixels: Bound on width × height, checked before decoding.
-
-        Returns:
-            The answer. The same picture always gives the same one.
+            max_pixels: Limit on width × height, checked before decoding.
 
         Raises:
-            RequestError: If `samples` or `level` is out of its range.
-            ImageError: If the picture cannot be read.
+            RequestError: If `samples` or `level` is out of range.
+            ImageError: If the image cannot be read.
             ValueError: If an array has another shape or values out of range.
         """
         samples = self.check_request(samples, level)
-        image = _open(picture, max_pixels)
-        return self.predict_inputs([image], samples=samples, levels=[level])[0]
+        return self.predict_inputs([_open(image, max_pixels)], samples=samples, levels=[level])[0]
 
     def predict_inputs(
         self, images: Sequence[DigitImage], *, samples: int, levels: Sequence[float]
     ) -> list[Prediction]:
-        """Answers for pictures that have come through the digit door, computed together.
-
-        Each is to the last bit what it would be alone.
+        """Predict preprocessed images as one batch; each result is bit-identical to it alone.
 
         Args:
-            images: The pictures.
+            images: The preprocessed images.
             samples: Number of draws to use for all of them.
-            levels: Mass of the credible intervals, for each its own.
+            levels: Mass of the credible intervals of each image.
         """
         logits = self.engine.logits(np.stack([image.pixels for image in images]), samples)
         return [
-            self._answer(
-                image, outcomes(np.ascontiguousarray(logits[:, i : i + 1]), len(self.labels)), level
-            )
+            self._prediction(image, np.ascontiguousarray(logits[:, i : i + 1]), level)
             for i, (image, level) in enumerate(zip(images, levels, strict=True))
         ]
 
     def probabilities(self, images: NDArray[np.uint8], samples: int | None = None) -> Floats:
-        """Class probabilities (S, B, C) of each draw for inputs (B, 28, 28) of the digit door."""
+        """Class probabilities (S, B, C) of each draw for preprocessed images (B, 28, 28)."""
         logits = self.engine.logits(images, samples or self.engine.n_draws)
-        return outcomes(logits, len(self.labels)).classes
+        return draw_probabilities(logits, len(self.labels)).classes
 
     def check_request(self, samples: int | None, level: float) -> int:
-        """The number of draws to use.
+        """Validate `samples` and `level`, and return the number of draws to use.
 
         Raises:
-            RequestError: If `samples` or `level` is out of its range, or if they are inconsistent:
-                each tail of the interval must hold at least one draw.
+            RequestError: If one is out of range, or a tail of the interval holds no draw.
         """
         held = self.engine.n_draws
         n_draws = held if samples is None else samples
-        if not LEAST_DRAWS <= n_draws <= held:
+        if not MIN_DRAWS <= n_draws <= held:
             raise RequestError(
-                "samples", f"samples must be from {LEAST_DRAWS} to {held}, not {n_draws}"
+                "samples", f"samples must be from {MIN_DRAWS} to {held}, not {n_draws}"
             )
-        if not LEAST_LEVEL <= level < 1:
+        if not MIN_LEVEL <= level < 1:
             raise RequestError(
-                "level", f"level must be at least {LEAST_LEVEL} and below 1, not {level:g}"
+                "level", f"level must be at least {MIN_LEVEL} and below 1, not {level:g}"
             )
-        # A hair of tolerance: 1 - 2/40 and 0.95 need not be the same floating point number.
+        # The tolerance: 1 - 2/40 and 0.95 need not be the same floating point number.
         if level > 1 - 2 / n_draws + 1e-9:
             needed = int(np.ceil(2 / (1 - level) - 1e-6))
             raise RequestError(
@@ -198,47 +189,46 @@ class Classifier:
             )
         return n_draws
 
-    def _answer(self, image: DigitImage, drawn: Outcomes, level: float) -> Prediction:
-        checkpoint, samples = self.checkpoint, len(drawn.classes)
-        summary = summarise(drawn.classes, level, drawn.not_a_digit)
-        top = int(summary.probability[0].argmax())
-        members = checkpoint.conformal.prediction_sets(summary.probability)[0]
+    def _prediction(
+        self, image: DigitImage, logits: NDArray[np.float32], level: float
+    ) -> Prediction:
+        """The prediction for one image from the logits of its draws, (S, 1, C) or (S, 1, C + 1)."""
+        checkpoint, labels = self.checkpoint, self.labels
+        draws, not_a_digit = draw_probabilities(logits, len(labels))
+        samples = len(draws)
+        summary = summarise(draws, level, not_a_digit)
+        (probability,), (lower,), (upper,) = summary.probability, summary.lower, summary.upper
+        (in_set,) = checkpoint.conformal.prediction_sets(summary.probability)
         reasons = (*image.reasons, *checkpoint.selective.reasons(summary)[0])
+        top = int(probability.argmax())
         return Prediction(
-            prediction=self.labels[top],
-            probability=float(summary.probability[0, top]),
+            prediction=labels[top],
+            probability=float(probability[top]),
             decision="review" if reasons else "accept",
             reasons=reasons,
             calibrated=samples == checkpoint.selective.n_draws and self.draws_reproduced,
             classes=tuple(
-                ClassProbability(label, *map(float, numbers))
-                for label, *numbers in zip(
-                    self.labels,
-                    summary.probability[0],
-                    summary.lower[0],
-                    summary.upper[0],
-                    summary.std[0],
-                    strict=True,
+                ClassProbability(label, *map(float, values))
+                for label, *values in zip(
+                    labels, probability, lower, upper, summary.std[0], strict=True
                 )
             ),
             not_a_digit=NotADigit(
-                float(summary.not_a_digit[0]),
-                float(summary.not_a_digit_lower[0]),
-                float(summary.not_a_digit_upper[0]),
-                float(summary.not_a_digit_std[0]),
+                probability=float(summary.not_a_digit[0]),
+                lower=float(summary.not_a_digit_lower[0]),
+                upper=float(summary.not_a_digit_upper[0]),
+                std=float(summary.not_a_digit_std[0]),
             )
             if checkpoint.posterior.config.not_a_digit
             else None,
             predictive_entropy=float(summary.predictive_entropy[0]),
             expected_entropy=float(summary.expected_entropy[0]),
             mutual_information=float(summary.mutual_information[0]),
-            prediction_set=tuple(
-                label for label, member in zip(self.labels, members, strict=True) if member
-            ),
+            prediction_set=tuple(np.array(labels)[in_set].tolist()),
             samples=samples,
             level=level,
             pixels=image.pixels,
-            draws=drawn.classes[:, 0],
+            draws=draws[:, 0],
         )
 
 
@@ -249,38 +239,34 @@ def load(
     device: Device = "auto",
     threads: int | None = None,
 ) -> Classifier:
-    """Load a checkpoint, the shipped one if no path is given.
+    """Load a checkpoint as a classifier.
 
     Args:
-        path: A file written by `python -m training.run`.
+        path: A file written by `python -m training.run`; the bundled checkpoint if None.
         n_draws: Number of posterior draws to hold, at least 2.
-        device: `cuda`, `cpu`, or `auto` for CUDA where it is available.
-        threads: CPU threads that all predictions together may use, if there are no more of them
-            at once; as many as cores are granted if None.
-
-    Returns:
-        A classifier: `load().predict("seven.png").prediction`.
+        device: `cuda`, `cpu`, or `auto` for CUDA if available.
+        threads: CPU threads that concurrent predictions share; all granted CPUs if None.
 
     Raises:
         CheckpointError: If the file cannot be used; the message says why.
-        RuntimeError: If `cuda` is asked for and not available.
+        RuntimeError: If `cuda` is requested and not available.
         ValueError: If `n_draws` is below 2.
     """
-    if n_draws < LEAST_DRAWS:
-        raise ValueError(f"n_draws must be at least {LEAST_DRAWS}, not {n_draws}")
+    if n_draws < MIN_DRAWS:
+        raise ValueError(f"n_draws must be at least {MIN_DRAWS}, not {n_draws}")
     checkpoint = load_checkpoint(BUNDLED if path is None else path)
     engine = make_engine(checkpoint.posterior, n_draws=n_draws, device=device, threads=threads)
     return Classifier(checkpoint, engine)
 
 
-def _open(picture: Picture, max_pixels: int) -> DigitImage:
-    if isinstance(picture, str | os.PathLike):
-        path = Path(picture)
+def _open(image: ImageLike, max_pixels: int) -> DigitImage:
+    if isinstance(image, str | os.PathLike):
+        path = Path(image)
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise ImageTooLargeError(f"{path}: more than {_MAX_FILE_BYTES:,} bytes")
-        picture = path.read_bytes()
-    if isinstance(picture, Image.Image):
-        return open_image(picture, max_pixels=max_pixels)
-    if isinstance(picture, bytes | bytearray | memoryview):
-        return open_bytes(bytes(picture), max_pixels=max_pixels)
-    return open_array(picture)
+        image = path.read_bytes()
+    if isinstance(image, Image.Image):
+        return open_image(image, max_pixels=max_pixels)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return open_bytes(bytes(image), max_pixels=max_pixels)
+    return open_array(image)

@@ -1,57 +1,40 @@
-"""When to accept an answer, and which labels to keep: rules stored in a checkpoint.
+"""Decision rules stored in a checkpoint: when to accept a prediction, which labels to keep.
 
-Both rules are calibrated on data that the network was not fitted to (`training.calibration.thresholds`); this
+Both are calibrated on data that the network was not fitted to (`training.calibration`). This
 module only applies them.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from model.uncertainty import Floats, PredictiveSummary
+from model.types import SCORES, Floats, Reason, Score
+from model.uncertainty import PredictiveSummary
 
-__all__ = ["SCORES", "ConformalRule", "Reason", "Score", "SelectiveRule", "uncertainty_score"]
-
-Score = Literal[
-    "predictive_entropy",
-    "mutual_information",
-    "one_minus_max_probability",
-    "not_a_digit",
-    "one_minus_joint_probability",
-]
-SCORES: tuple[Score, ...] = (
-    "predictive_entropy",
-    "mutual_information",
-    "one_minus_max_probability",
-    "not_a_digit",
-    "one_minus_joint_probability",
-)
-"""What may decide: the last is the probability that "it is a digit, and it is that one" is wrong.
-
-For a network without an output for what is no digit, the last is that of the largest probability
-and `not_a_digit` is 0 throughout.
-"""
-
-Reason = Literal["uncertain", "unlike_training", "no_ink", "several_shapes", "not_digit_shaped"]
+__all__ = ["ConformalRule", "SelectiveRule", "uncertainty_score"]
 
 
 @dataclass(frozen=True)
 class SelectiveRule:
-    """Accept when the score is at most the threshold.
+    """Selective classification: accept if the score is at most the threshold.
 
-    The threshold is chosen so that, with probability `confidence` over the calibration sample,
-    at most a share `target` of the accepted answers is wrong, for pictures like those of
-    `population` and with exactly `n_draws` draws.
+    With probability `confidence` over the calibration sample, at most a share `target` of the
+    accepted predictions is wrong, for images like those of `population` and exactly `n_draws`
+    draws.
 
     Attributes:
-        score: Which uncertainty decides.
+        score: The uncertainty that is thresholded.
         threshold: Largest accepted value of the score; negative if nothing can be accepted.
-        target: Largest share of wrong answers among the accepted.
+        target: Largest share of wrong predictions among the accepted.
         confidence: Probability with which the target holds.
-        n_calibration: Number of pictures it was calibrated on.
-        n_draws: Number of posterior draws it was calibrated with.
-        population: What the calibration pictures were.
+        n_calibration: Number of calibration images.
+        n_draws: Number of posterior draws used for calibration.
+        population: Description of the calibration images.
+
+    Raises:
+        ValueError: If the score is not one of `SCORES`.
     """
 
     score: Score
@@ -63,41 +46,39 @@ class SelectiveRule:
     population: str
 
     def __post_init__(self) -> None:
-        """Refuse a score this version cannot compute.
-
-        Raises:
-            ValueError: If the score is not one of `SCORES`.
-        """
+        """Validate the score."""
         if self.score not in SCORES:
             raise ValueError(f"unknown score {self.score!r}; known are {', '.join(SCORES)}")
 
-    def accepts(self, summary: PredictiveSummary) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Whether each picture of the summary is accepted, (B,)."""
+    def accepts(self, summary: PredictiveSummary) -> NDArray[np.bool_]:
+        """Whether each image is accepted, (B,)."""
         return uncertainty_score(summary, self.score) <= self.threshold
 
     def reasons(self, summary: PredictiveSummary) -> list[tuple[Reason, ...]]:
-        """Why each picture of the summary is not accepted; nothing where it is.
+        """Reasons why each image is not accepted; empty for an accepted one.
 
-        The chance that "it is a digit, and it is that one" is wrong has two parts: that it is no
-        digit (`unlike_training`), and that it is another one (`uncertain`). The larger part is a
-        reason, and so is the other if it would be too much by itself.
+        The probability that "it is a digit, and it is that one" is wrong has two parts: it is not
+        a digit (`unlike_training`), or it is another digit (`uncertain`). The larger part is a
+        reason. So is the smaller one if it exceeds the threshold on its own.
         """
-        strange = summary.not_a_digit
-        doubtful = 1 - strange - summary.joint_probability
+        not_a_digit = summary.not_a_digit
+        another_digit = 1 - not_a_digit - summary.joint_probability
         joint = self.score == "one_minus_joint_probability" and self.threshold >= 0
-        alone = self.threshold if joint else np.inf
+        limit = self.threshold if joint else np.inf
         result: list[tuple[Reason, ...]] = []
-        for accepted, one, other in zip(self.accepts(summary), strange, doubtful, strict=True):
-            named: list[Reason] = []
-            if one > min(alone, other):
-                named.append("unlike_training")
-            if other > alone or other >= one:
-                named.append("uncertain")
-            result.append(() if accepted else tuple(named))
+        for accepted, none, other in zip(
+            self.accepts(summary), not_a_digit, another_digit, strict=True
+        ):
+            reasons: list[Reason] = []
+            if none > min(limit, other):
+                reasons.append("unlike_training")
+            if other > limit or other >= none:
+                reasons.append("uncertain")
+            result.append(() if accepted else tuple(reasons))
         return result
 
     def guarantee(self) -> str:
-        """What the rule promises, and what breaks it, in words for its users."""
+        """The rule's guarantee and its limits, as text for users."""
         if self.threshold < 0:
             return (
                 f"Nothing is accepted: a risk of at most {self.target:.2%} could not be certified "
@@ -117,15 +98,15 @@ class SelectiveRule:
 
 @dataclass(frozen=True)
 class ConformalRule:
-    """Keep the labels whose probability is at least 1 - `threshold`.
+    """Conformal prediction sets: keep labels with a probability of at least 1 - `threshold`.
 
-    For a new picture like those of the calibration part, the set contains the true label with
-    probability at least `coverage`.
+    For a new image like the calibration images, the set contains the true label with probability
+    at least `coverage`.
 
     Attributes:
-        coverage: Share of pictures whose set contains the true label.
+        coverage: Share of images whose set contains the true label.
         threshold: Largest kept value of 1 - probability.
-        n_calibration: Number of pictures it was calibrated on.
+        n_calibration: Number of calibration images.
 
     Source: Sadinle, Lei and Wasserman (2019), "Least Ambiguous Set-Valued Classifiers with Bounded
     Error Levels"; Angelopoulos and Bates (2021), "A Gentle Introduction to Conformal Prediction",
@@ -137,18 +118,18 @@ class ConformalRule:
     n_calibration: int
 
     def guarantee(self) -> str:
-        """What the sets promise, and what breaks it, in words for their users."""
+        """The sets' guarantee and its limits, as text for users."""
         return (
             f"A new picture's set holds the true label with probability at least "
             f"{self.coverage:.2%}, on average over pictures like the {self.n_calibration:,} of the "
             "calibration part. It says nothing of pictures of another kind, nor of one class alone."
         )
 
-    def prediction_sets(self, probability: Floats) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Membership (B, C) of every label; the most probable label is always in.
+    def prediction_sets(self, probability: Floats) -> NDArray[np.bool_]:
+        """Whether each label is in the set (B, C); the most probable label always is.
 
         Args:
-            probability: Predictive probabilities (B, C).
+            probability: Posterior predictive (B, C).
         """
         members = 1 - probability <= self.threshold
         members[np.arange(len(members)), probability.argmax(axis=1)] = True
@@ -160,7 +141,7 @@ class ConformalRule:
 
 
 def uncertainty_score(summary: PredictiveSummary, score: Score) -> Floats:
-    """The named uncertainty of each picture (B,); larger is less certain."""
+    """The named uncertainty of each image (B,); larger is less certain."""
     if score == "one_minus_max_probability":
         largest: Floats = summary.probability.max(axis=1)
         return 1 - largest

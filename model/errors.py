@@ -1,14 +1,14 @@
-"""The exceptions of this package, so that callers can tell them apart.
+"""Exceptions of this package.
 
 ::
 
     ModelError
-    ├── CheckpointError      a checkpoint cannot be used: which file, expected, found
-    ├── RequestError         an argument of `predict` is out of its range
-    └── ImageError         a picture cannot be read
+    ├── CheckpointError              a checkpoint cannot be used: file, expected, found
+    ├── RequestError                 an argument of `predict` is out of range
+    └── ImageError                   an image cannot be read
         ├── UnsupportedFormatError   not one of the accepted formats
-        ├── ImageTooLargeError     over the pixel limit, told from its header
-        └── CorruptImageError      empty, truncated or damaged
+        ├── ImageTooLargeError       more pixels than allowed, according to its header
+        └── CorruptImageError        empty, truncated or damaged
 """
 
 __all__ = [
@@ -23,7 +23,7 @@ __all__ = [
 
 
 class ModelError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base class of this package's exceptions."""
 
 
 class CheckpointError(ModelError):
@@ -31,29 +31,28 @@ class CheckpointError(ModelError):
 
 
 class RequestError(ModelError, ValueError):
-    """An argument of a prediction is out of its range.
+    """An argument of a prediction is out of range.
 
     Attributes:
-        parameter: Name of the argument at fault.
+        parameter: Name of the argument.
     """
 
     def __init__(self, parameter: str, message: str) -> None:
-        """Keep the name of the argument beside the message."""
         super().__init__(message)
         self.parameter = parameter
 
 
 class ImageError(ModelError, ValueError):
-    """A picture cannot be read."""
+    """An image cannot be read."""
 
 
 class UnsupportedFormatError(ImageError):
-    """The bytes are not one of the accepted picture formats."""
+    """The bytes are not one of the accepted image formats."""
 
 
 class ImageTooLargeError(ImageError):
-    """The picture has more pixels than allowed; told from its header, before decoding."""
+    """The header declares more pixels than allowed; nothing is decoded."""
 
 
 class CorruptImageError(ImageError):
-    """The picture is empty, truncated or damaged."""
+    """The image is empty, truncated or damaged."""

@@ -1,7 +1,7 @@
-"""The posterior as a value, and draws from it: plain NumPy, the same for every engine.
+"""The Gaussian posterior and draws from it: plain NumPy, the same for every engine.
 
-Draw s is made from its own counter-based stream, keyed by (seed, s). So the first N draws are the
-same however many are made, in any order, by any engine, and no global random state is involved.
+Draw s has its own counter-based random stream, keyed by (seed, s). The first N draws are therefore
+the same for any number of draws, order and engine, and use no global random state.
 
 Source: Salmon, Moraes, Dror and Shaw (2011), "Parallel random numbers: as easy as 1, 2, 3"
 (Philox), as implemented by NumPy.
@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 
 from model.architecture import ModelConfig
 
-__all__ = ["Arrays", "Networks", "Posterior"]
+__all__ = ["Arrays", "Ensemble", "Posterior"]
 
 Arrays: TypeAlias = dict[str, NDArray[np.float32]]
+"""Weights and biases by the names of `ModelConfig.parameter_shapes`."""
 
-_LARGEST_SEED = 2**63 - 1
+_MAX_SEED = 2**63 - 1
 
 
-class Networks(Protocol):
-    """What an engine computes: networks of one shape, a posterior's draws or others."""
+class Ensemble(Protocol):
+    """Networks of one architecture that an engine computes: posterior draws, or others."""
 
     @property
     def config(self) -> ModelConfig:
@@ -33,19 +34,22 @@ class Networks(Protocol):
         ...
 
     def stack(self, n_draws: int) -> Arrays:
-        """The first `n_draws` of them, stacked: arrays of shape (S, *shape) by name."""
+        """The first `n_draws` networks, stacked: arrays of shape (S, *shape) by name."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """A mean-field Gaussian posterior N(mean, scale²) of every weight and bias, and its draws.
+    """A mean-field Gaussian posterior N(mean, scale²) over all weights and biases.
 
     Attributes:
         config: Architecture, labels and prior.
-        mean: Posterior means by the names of `ModelConfig.parameter_shapes`, float32.
+        mean: Posterior means, float32.
         scale: Posterior standard deviations, same names and shapes.
         seed: Seed of the draws, from 0 to 2⁶³ - 1.
+
+    Raises:
+        ValueError: If the seed is not a whole number in that range.
     """
 
     config: ModelConfig
@@ -54,16 +58,12 @@ class Posterior:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a seed that is no seed.
-
-        Raises:
-            ValueError: If it is not a whole number in its range.
-        """
-        if type(self.seed) is not int or not 0 <= self.seed <= _LARGEST_SEED:
+        """Validate the seed."""
+        if type(self.seed) is not int or not 0 <= self.seed <= _MAX_SEED:
             raise ValueError(f"seed is {self.seed!r}, expected a whole number from 0 to 2**63 - 1")
 
     def draw(self, index: int) -> Arrays:
-        """Draw number `index` of w = mu + sigma · eps, eps ~ N(0, 1): weights by name."""
+        """Draw number `index`: w = mu + sigma · eps with eps ~ N(0, 1), by name."""
         return {name: self.mean[name] + self.scale[name] * eps for name, eps in self._noise(index)}
 
     def stack(self, n_draws: int) -> Arrays:
@@ -76,14 +76,11 @@ class Posterior:
         return stacked
 
     def digest(self) -> str:
-        """A fingerprint of the noise of draw 0, to be compared with the one in a checkpoint.
+        """Fingerprint of the noise of draw 0, as 16 hexadecimal digits.
 
-        It tells whether this installation draws the same networks as the one that calibrated the
-        model. Noise is rounded to 1/1000 so that the last bit of a mathematics library is not
-        taken for another generator.
-
-        Returns:
-            16 hexadecimal digits.
+        If it equals the one in a checkpoint, this installation reproduces the draws that the
+        decision rules were calibrated with. Noise is rounded to 1/1000: a last-bit difference
+        between mathematics libraries is not another generator.
         """
         sha = hashlib.sha256()
         for name, eps in self._noise(0):

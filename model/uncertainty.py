@@ -1,16 +1,14 @@
-r"""Uncertainty of a classification from S posterior draws, on arrays (S, B, C). Entropies in nats.
+r"""Uncertainty of a classification from S posterior draws. Entropies are in nats.
 
-The predictive is the mean of the draws' probabilities,
+The posterior predictive is the mean of the draws' probabilities, an array (S, B, C):
 
 .. math:: \bar p_c = \frac{1}{S} \sum_s p_{sc}
 
-and its entropy (total) splits into the mean entropy of the draws (aleatoric: every network finds
-the picture ambiguous) and the mutual information between label and weights (epistemic: the
-networks disagree).
+Its entropy (total) is the mean entropy of the draws (aleatoric: every network finds the image
+ambiguous) plus the mutual information of label and weights (epistemic: the networks disagree).
 
-Where a network has one more outcome, being no digit at all, p_c is the probability of digit c given
-that it is one. So are the entropies: how ambiguous a digit is, and how little the picture is one,
-are told apart.
+If the network has a not-a-digit output, p_c is conditional on the image being a digit. So are the
+entropies: they measure how ambiguous the digit is, not whether the image is one.
 
 Source: Depeweg et al. (2018), "Decomposition of Uncertainty in Bayesian Deep Learning for
 Efficient and Risk-sensitive Learning";
@@ -23,29 +21,29 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from model.types import Floats
+
 __all__ = [
-    "Outcomes",
+    "DrawProbabilities",
     "PredictiveSummary",
     "credible_interval",
+    "draw_probabilities",
     "entropy",
     "expected_entropy",
     "mutual_information",
-    "outcomes",
     "predictive",
     "predictive_entropy",
     "softmax",
     "summarise",
 ]
 
-Floats = NDArray[np.float64]
 
-
-class Outcomes(NamedTuple):
-    """What S draws say about B pictures.
+class DrawProbabilities(NamedTuple):
+    """Probabilities of each of S draws for B images.
 
     Attributes:
-        classes: Probabilities of the classes, given that it is one of them (S, B, C).
-        not_a_digit: Probability that it is none (S, B); 0 if the network has no output for it.
+        classes: Probabilities of the classes, given that the image is a digit (S, B, C).
+        not_a_digit: Probability of the not-a-digit output (S, B); 0 if there is none.
     """
 
     classes: Floats
@@ -54,23 +52,24 @@ class Outcomes(NamedTuple):
 
 @dataclass(frozen=True)
 class PredictiveSummary:
-    """What S draws say about B pictures.
+    """Posterior predictive and its uncertainty for B images.
+
+    Except for the last five, the attributes are given that the image is a digit.
 
     Attributes:
-        probability: Mean over draws (B, C); each row sums to 1.
+        probability: Posterior predictive (B, C): mean over draws; each row sums to 1.
         lower: Lower ends of the credible intervals (B, C).
         upper: Upper ends (B, C).
         std: Standard deviation over draws (B, C).
         predictive_entropy: Total uncertainty (B,), in [0, ln C].
         expected_entropy: Aleatoric part (B,).
         mutual_information: Epistemic part (B,), the difference of the two.
-        not_a_digit: Probability of being none of the classes, mean over draws (B,); 0 if the
-            network has no output for it. The other attributes are given that it is one of them.
+        not_a_digit: Probability of the not-a-digit output, mean over draws (B,); 0 if none.
         not_a_digit_lower: Lower end of its credible interval (B,).
         not_a_digit_upper: Upper end (B,).
         not_a_digit_std: Its standard deviation over draws (B,).
-        joint_probability: Probability that it is a digit and the most probable class is right,
-            mean over draws (B,).
+        joint_probability: Probability that the image is a digit and the top class is right, mean
+            over draws (B,).
     """
 
     probability: Floats
@@ -87,21 +86,21 @@ class PredictiveSummary:
     joint_probability: Floats
 
 
-def outcomes(logits: NDArray[np.floating], n_classes: int) -> Outcomes:
-    """Probabilities from a network's outputs.
+def draw_probabilities(logits: NDArray[np.floating], n_classes: int) -> DrawProbabilities:
+    """Probabilities from the logits of each draw.
 
     Args:
-        logits: Outputs (S, B, C), or (S, B, C + 1) with that of being none of the classes.
+        logits: (S, B, C), or (S, B, C + 1) with a not-a-digit output.
         n_classes: C.
     """
     classes = softmax(logits[..., :n_classes])
     if logits.shape[-1] == n_classes:
-        return Outcomes(classes, np.zeros(classes.shape[:-1]))
-    return Outcomes(classes, softmax(logits)[..., n_classes])
+        return DrawProbabilities(classes, np.zeros(classes.shape[:-1]))
+    return DrawProbabilities(classes, softmax(logits)[..., n_classes])
 
 
 def softmax(logits: NDArray[np.floating]) -> Floats:
-    """Probabilities from logits over the last axis, in float64 whatever the input's precision."""
+    """Softmax over the last axis, in float64 for any input precision."""
     shifted = np.asarray(logits, np.float64)
     shifted = shifted - shifted.max(axis=-1, keepdims=True)
     powers = np.exp(shifted)
@@ -112,13 +111,13 @@ def softmax(logits: NDArray[np.floating]) -> Floats:
 def entropy(probabilities: Floats) -> Floats:
     """Shannon entropy -Σ p ln p over the last axis, in nats, with 0 ln 0 = 0."""
     logs = np.log(probabilities, out=np.zeros_like(probabilities), where=probabilities > 0)
-    # Zero minus, not a minus sign: no negative zero for a certain prediction.
+    # A subtraction, not a minus sign, which would give -0 for a certain prediction.
     result: Floats = 0.0 - (probabilities * logs).sum(axis=-1)
     return result
 
 
 def predictive(probabilities: Floats) -> Floats:
-    """The posterior predictive: the mean of the draws' probabilities, (S, B, C) to (B, C)."""
+    """Posterior predictive: the mean over draws, (S, B, C) to (B, C)."""
     result: Floats = probabilities.mean(axis=0)
     return result
 
@@ -135,7 +134,7 @@ def expected_entropy(probabilities: Floats) -> Floats:
 
 
 def mutual_information(probabilities: Floats) -> Floats:
-    """H[p̄] - E[H[p]] (epistemic uncertainty), (S, B, C) to (B,); never below 0."""
+    """H[p̄] - E[H[p]] (epistemic uncertainty), (S, B, C) to (B,), at least 0."""
     difference = predictive_entropy(probabilities) - expected_entropy(probabilities)
     return np.maximum(difference, 0.0)
 
@@ -161,12 +160,12 @@ def credible_interval(probabilities: Floats, level: float) -> tuple[Floats, Floa
 
 
 def _quantile(ordered: Floats, q: float) -> Floats:
-    """`np.quantile` of sorted values over the first axis, which takes most of an answer's time."""
+    """`np.quantile` over the first axis of sorted values, without its overhead."""
     position = q * (len(ordered) - 1)
     index = min(int(position), len(ordered) - 1)
     below, above = ordered[index], ordered[min(index + 1, len(ordered) - 1)]
     part, step = position - index, above - below
-    # From the nearer end, as NumPy does it: exact at both ends.
+    # From the nearer end, like NumPy: exact at both ends.
     result: Floats = below + step * part if part < 0.5 else above - step * (1 - part)
     return result
 
@@ -174,12 +173,12 @@ def _quantile(ordered: Floats, q: float) -> Floats:
 def summarise(
     probabilities: Floats, level: float, not_a_digit: Floats | None = None
 ) -> PredictiveSummary:
-    """All of the above at once.
+    """Posterior predictive, credible intervals and uncertainties.
 
     Args:
         probabilities: Class probabilities of each draw (S, B, C).
         level: Mass of the credible intervals, in (0, 1).
-        not_a_digit: Each draw's probability of being none of the classes (S, B); none if None.
+        not_a_digit: Each draw's not-a-digit probability (S, B); 0 if None.
     """
     if not_a_digit is None:
         not_a_digit = np.zeros(probabilities.shape[:-1])

@@ -1,7 +1,6 @@
-"""The CUDA engine: the same draws, in PyTorch, batched over draws and pictures.
+"""The CUDA engine: all draws in PyTorch, batched over draws and images.
 
-Everything is float32. TF32 is switched off: it keeps 10 bits of a factor, and probabilities would
-be off in the fourth digit.
+Everything is float32. TF32 is off: its 10-bit mantissa changes the fourth digit of probabilities.
 """
 
 import numpy as np
@@ -14,11 +13,11 @@ from model.posterior import Posterior
 
 __all__ = ["CudaEngine", "CudaUnavailableError"]
 
-_CHUNK = 64  # pictures at once: 64 of them with 100 draws take about 400 MB of a GPU's memory
+_CHUNK = 64  # images at once: 64 of them with 100 draws take about 400 MB of GPU memory
 
 
 class CudaUnavailableError(RuntimeError):
-    """There is no CUDA device that PyTorch can use."""
+    """PyTorch finds no CUDA device that it can use."""
 
 
 class CudaEngine:
@@ -27,7 +26,7 @@ class CudaEngine:
     Args:
         posterior: The posterior.
         n_draws: Number of draws S, made once here.
-        device: `cuda`; a test may name `cpu`, on which the same code runs.
+        device: `cuda`, or `cpu` to test the same code without a GPU.
 
     Raises:
         CudaUnavailableError: If `cuda` is not available.
@@ -36,7 +35,6 @@ class CudaEngine:
     name = "torch-ensemble"
 
     def __init__(self, posterior: Posterior, *, n_draws: int, device: str = "cuda") -> None:
-        """Draw the posterior; see the class."""
         if device == "cuda":
             if not torch.cuda.is_available():
                 raise CudaUnavailableError("PyTorch finds no CUDA device; use 'auto' or 'cpu'")
@@ -53,7 +51,7 @@ class CudaEngine:
             }
             side = posterior.config.image_size
             self.logits(np.zeros((1, side, side), np.uint8), n_draws)
-        except RuntimeError as error:  # a card too old for this PyTorch, or with no memory left
+        except RuntimeError as error:  # a GPU too old for this PyTorch, or out of memory
             raise CudaUnavailableError(
                 f"the CUDA device cannot be used ({str(error).splitlines()[0]}); use 'cpu'"
             ) from error
@@ -69,10 +67,10 @@ class CudaEngine:
         return result
 
     def _forward(self, x: Tensor, n_draws: int) -> Tensor:
-        """Pictures (B, 1, H, W) to outputs (S, B, C or C + 1)."""
+        """Images (B, 1, H, W) to logits (S, B, C) or (S, B, C + 1)."""
         for i, conv in enumerate(self._config.convs, 1):
             kernel, bias = self._layer(f"conv{i}", n_draws)
-            # The first sees one picture; afterwards each draw has its own maps, as a group.
+            # The first layer's input is shared; later each draw is a group with its own maps.
             groups = 1 if i == 1 else n_draws
             stacked = kernel.flatten(0, 1), bias.flatten()
             x = functional.conv2d(x, *stacked, padding=conv.padding, groups=groups)
@@ -92,5 +90,5 @@ class CudaEngine:
         return h
 
     def _layer(self, name: str, n_draws: int) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the first draws, (S, …)."""
+        """Weight and bias of the first `n_draws` draws, (S, …)."""
         return self._weights[f"{name}.weight"][:n_draws], self._weights[f"{name}.bias"][:n_draws]

@@ -1,25 +1,24 @@
-"""What multiplies: the engines that turn 28×28 inputs into the logits of every draw."""
+"""The engine protocol, and the choice of the engine for a device."""
 
 import ctypes
 import importlib.util
 import logging
 import os
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.posterior import Posterior
+from model.types import Device
 
-__all__ = ["Device", "Engine", "has_cuda_device", "make_engine"]
+__all__ = ["Engine", "has_cuda_device", "make_engine"]
 
 _log = logging.getLogger("model")
 
-Device = Literal["auto", "cpu", "cuda"]
-
 
 class Engine(Protocol):
-    """S networks drawn from a posterior, ready to be asked. Safe to call from several threads."""
+    """S networks drawn from a posterior, ready for inference. Thread-safe."""
 
     name: str
     device: str
@@ -27,14 +26,14 @@ class Engine(Protocol):
     n_classes: int
 
     def logits(self, images: NDArray[np.uint8], n_draws: int) -> NDArray[np.float32]:
-        """Outputs of the first `n_draws` draws; `model.uncertainty.outcomes` reads them.
+        """Logits of the first `n_draws` draws; `draw_probabilities` turns them into probabilities.
 
         Args:
-            images: Inputs (B, 28, 28), as the digit door makes them.
+            images: Preprocessed images (B, 28, 28).
             n_draws: How many draws to use, from 1 to the engine's `n_draws`.
 
         Returns:
-            Logits (S, B, C), or (S, B, C + 1) if the network knows what is not a digit.
+            Logits (S, B, C), or (S, B, C + 1) with a not-a-digit output.
         """
         ...
 
@@ -44,29 +43,27 @@ def make_engine(
 ) -> Engine:
     """Draw the posterior and prepare the engine for a device.
 
-    On a CPU that is the ensemble engine, for which PyTorch is not imported; on CUDA the same
-    draws, batched in PyTorch.
+    On a CPU that is ONNX Runtime, and PyTorch is not imported. On CUDA it is PyTorch.
 
     Args:
         posterior: The posterior.
         n_draws: Number of draws S to hold.
-        device: `cuda` for a GPU, `cpu`, or `auto` for CUDA where it is available.
-        threads: CPU threads that all calls together may use, if there are no more calls at once;
-            as many as cores are granted if None.
+        device: `cuda`, `cpu`, or `auto` for CUDA if available.
+        threads: CPU threads that concurrent calls share; all granted CPUs if None.
 
     Raises:
-        RuntimeError: If `cuda` is asked for and not available.
+        RuntimeError: If `cuda` is requested and not available.
     """
     if device != "cpu" and (device == "cuda" or has_cuda_device()):
         try:
-            from model.engines.cuda_engine import CudaEngine  # noqa: PLC0415 - takes seconds
+            from model.engines.cuda_engine import CudaEngine  # noqa: PLC0415 - needs PyTorch
 
             return CudaEngine(posterior, n_draws=n_draws)
         except (RuntimeError, ImportError, OSError) as error:
             if device == "cuda":
                 raise RuntimeError(f"device 'cuda' was asked for: {error}") from error
             _log.warning("there is a GPU, and the CPU is used: %s", error)
-    from model.engines.onnx_engine import OnnxEngine  # noqa: PLC0415 - a GPU does without
+    from model.engines.onnx_engine import OnnxEngine  # noqa: PLC0415 - not needed on a GPU
 
     return OnnxEngine(posterior, n_draws=n_draws, threads=threads)
 
@@ -74,7 +71,7 @@ def make_engine(
 def has_cuda_device() -> bool:
     """Whether there are a CUDA device and PyTorch to use it, without importing PyTorch.
 
-    The driver itself is asked, which takes `CUDA_VISIBLE_DEVICES` into account.
+    Asks the driver, which respects `CUDA_VISIBLE_DEVICES`.
     """
     if importlib.util.find_spec("torch") is None:
         return False

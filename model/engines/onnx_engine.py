@@ -1,18 +1,18 @@
-r"""The ensemble engine: all posterior draws as one network, multiplied by ONNX Runtime on the CPU.
+r"""The CPU engine: all posterior draws as one network in ONNX Runtime.
 
-S networks that read the same picture are one wide network. The first convolution sees one input,
-so its S sets of filters are simply more output channels; in every later layer the draws are
-*groups* that do not see each other; a fully connected layer is a convolution whose kernel covers
-its whole input.
+S networks with the same input are one wide network. In the first convolution, the S sets of filters
+are more output channels. In every later layer, the draws are the *groups* of a grouped convolution.
+A fully connected layer is a convolution whose kernel covers its whole input.
 
 .. math:: y_{s} = W_{s} * x \quad (s = 1 \dots S) \;\Longleftrightarrow\;
           [y_1; \dots; y_S] = [W_1; \dots; W_S] * x
 
-The draws stand in blocks, one after the other, each skipped unless it is needed, so that the first
-N cost their share of all. Every picture and every draw is computed by itself in the same order of
-operations, whatever else is asked at the same time: no answer depends on that, not in its last bit.
+The draws are computed in blocks; unneeded blocks are skipped, so N draws cost about N/S of all.
+Every image and draw has a fixed order of operations: its logits are bit-identical alone, in any
+batch, and on any number of threads.
 """
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,38 +26,40 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from model.architecture import ModelConfig
-from model.engines.onnx_runtime import onnxruntime
-from model.posterior import Arrays, Networks
-from model.system.cpu import granted_cpus
+from model.posterior import Arrays, Ensemble
+from model.system import granted_cpus
 
-__all__ = ["OnnxEngine", "block_sizes", "ensemble_graph"]
+# Linux builds from 1.29 on report every session to their makers unless this is set before the
+# import; `disable_telemetry_events` comes too late.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
-Floats: TypeAlias = NDArray[np.float32]
+__all__ = ["OnnxEngine", "block_sizes", "ensemble_graph", "onnxruntime"]
+
+_Float32s: TypeAlias = NDArray[np.float32]
 
 _OPSET, _IR_VERSION = 21, 10
 _FIRST_BLOCK, _LARGEST_BLOCK = 10, 12
-_WASTE = 0.12  # share of the draws that may be computed and not used
-_CHUNK = 8  # pictures at once: more no longer fit the cache between two layers
+_WASTE = 0.12  # share of draws that may be computed and not used
+_CHUNK = 8  # images at once: feature maps of more do not fit the cache
 
 
 class OnnxEngine:
-    """The draws of a posterior, stacked; see the module.
+    """The draws of a posterior as one network.
 
-    A call that finds cores free has them compute some of the blocks, which makes a lone picture
-    faster and changes no bit of its answer. Calls that come together run side by side.
+    Concurrent calls run in parallel. If threads are idle, a call spreads its blocks over them: the
+    latency of a single image falls, and its logits stay bit-identical.
 
     Args:
-        networks: The posterior, or other networks of one shape.
+        networks: The posterior, or another ensemble.
         n_draws: Number of draws S, made once here.
-        threads: CPU threads that all calls together keep busy, if there are no more calls than
-            that; as many as cores are granted if None.
+        threads: CPU threads that concurrent calls share; all granted CPUs if None.
     """
 
     name = "onnxruntime"
     device = "cpu"
 
-    def __init__(self, networks: Networks, *, n_draws: int, threads: int | None = None) -> None:
-        """Draw the posterior and prepare the network; see the class."""
+    def __init__(self, networks: Ensemble, *, n_draws: int, threads: int | None = None) -> None:
         self.n_draws = n_draws
         self.n_classes = networks.config.n_classes
         self._n_outputs = networks.config.n_outputs
@@ -70,7 +72,7 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # The graph itself is gone before the session copies what it was written to.
+        # The graph is freed before the session copies its serialized form.
         serialized = ensemble_graph(networks, sizes).SerializeToString()
         self._session = onnxruntime.InferenceSession(
             serialized, options, providers=["CPUExecutionProvider"]
@@ -79,18 +81,18 @@ class OnnxEngine:
     def logits(self, images: NDArray[np.uint8], n_draws: int) -> NDArray[np.float32]:
         """See `Engine.logits`."""
         result = np.empty((n_draws, len(images), self._n_outputs), np.float32)
-        with self._free_threads(n_draws) as n_threads:
+        with self._idle_threads(n_draws) as n_threads:
             first, *others = self._ranges(n_draws, n_threads)
-            helping = [self._helpers.submit(self._fill, result, images, *other) for other in others]
+            futures = [self._helpers.submit(self._fill, result, images, *other) for other in others]
             self._fill(result, images, *first)
-            for helper in helping:
-                helper.result()
+            for future in futures:
+                future.result()
         return result
 
     def _fill(
         self, result: NDArray[np.float32], images: NDArray[np.uint8], first: int, last: int
     ) -> None:
-        """Compute the draws from `first` up to `last`, both the ends of blocks or of the result."""
+        """Compute the draws in [first, last), whose ends are ends of blocks or of the result."""
         bounds = {"first": np.array(first), "last": np.array(last)}
         for start in range(0, len(images), _CHUNK):
             chunk = images[start : start + _CHUNK]
@@ -101,10 +103,10 @@ class OnnxEngine:
             result[first:last, start : start + _CHUNK] = stacked[:, : last - first].swapaxes(0, 1)
 
     @contextmanager
-    def _free_threads(self, n_draws: int) -> Iterator[int]:
-        """Take the threads that no other call keeps busy, at least the caller's own."""
+    def _idle_threads(self, n_draws: int) -> Iterator[int]:
+        """Reserve the idle threads, at least the caller's own; yields their number."""
         with self._lock:
-            # A thread that has only a few draws to compute costs more than it helps.
+            # A thread for only a few draws costs more than it saves.
             taken = max(1, min(self._threads - self._busy, n_draws // _FIRST_BLOCK))
             self._busy += taken
         try:
@@ -114,7 +116,7 @@ class OnnxEngine:
                 self._busy -= taken
 
     def _ranges(self, n_draws: int, n_threads: int) -> list[tuple[int, int]]:
-        """Whole blocks for each thread, of about the same number of draws: [first, last)."""
+        """Ranges [first, last) of whole blocks, one a thread, with about equal numbers of draws."""
         ends = [*self._ends[self._ends < n_draws], n_draws]
         goals = (n_draws * (i + 1) / n_threads for i in range(n_threads))
         cuts = sorted({0, *(min(ends, key=lambda end: abs(end - goal)) for goal in goals)})
@@ -122,10 +124,10 @@ class OnnxEngine:
 
 
 def block_sizes(n_draws: int) -> list[int]:
-    """Sizes of the blocks in which draws are computed: small first, then in proportion.
+    """Sizes of the blocks in which draws are computed.
 
-    The first N draws need the blocks up to the one that holds draw N: for N of at least 10, that
-    is at most 12 % and one draw more than N.
+    They grow in proportion to the draws before them, up to a maximum. For N of at least 10, the
+    blocks that hold the first N draws hold at most 12 % and one draw more.
     """
     sizes: list[int] = []
     done = 0
@@ -136,11 +138,11 @@ def block_sizes(n_draws: int) -> list[int]:
     return sizes
 
 
-def ensemble_graph(networks: Networks, sizes: Sequence[int]) -> onnx.ModelProto:
+def ensemble_graph(networks: Ensemble, sizes: Sequence[int]) -> onnx.ModelProto:
     """The ONNX model: images (B, 1, H, W) to logits, one output a block.
 
-    The scalar inputs `first` and `last` say which draws are wanted; the output of a block that
-    holds none of them is empty.
+    The scalar inputs `first` and `last` select the draws [first, last). The output of a block
+    without any of them is empty.
     """
     config = networks.config
     side = config.image_size
@@ -148,9 +150,11 @@ def ensemble_graph(networks: Networks, sizes: Sequence[int]) -> onnx.ModelProto:
     nodes, outputs = [], []
     start = 0
     for index, size in enumerate(sizes):
-        block = _Block(config, index)
-        block.fill({name: values[start : start + size] for name, values in stacked.items()}, size)
-        nodes += block.nodes_if_wanted(start, start + size)
+        block = _BlockGraph(config, index)
+        block.add_layers(
+            {name: values[start : start + size] for name, values in stacked.items()}, size
+        )
+        nodes += block.conditional_nodes(start, start + size)
         outputs.append(block.output)
         start += size
     return helper.make_model(
@@ -169,8 +173,8 @@ def ensemble_graph(networks: Networks, sizes: Sequence[int]) -> onnx.ModelProto:
     )
 
 
-class _Block:
-    """The nodes and constants of one block of draws."""
+class _BlockGraph:
+    """The ONNX nodes and constants of one block of draws."""
 
     def __init__(self, config: ModelConfig, index: int) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -179,18 +183,14 @@ class _Block:
         self._config = config
         self._prefix = f"block{index}"
 
-    def fill(self, weights: Arrays, size: int) -> None:
-        """Lay out the layers for `size` draws, whose stacked weights are given."""
+    def add_layers(self, weights: Arrays, size: int) -> None:
+        """Add the layers of `size` draws with their stacked weights."""
         config = self._config
         for i, conv in enumerate(config.convs, 1):
             kernel = weights[f"conv{i}.weight"]
-            self._layer(
-                f"conv{i}",
-                kernel,
-                weights[f"conv{i}.bias"],
-                1 if i == 1 else size,
-                pads=[conv.padding] * 4,
-            )
+            groups = 1 if i == 1 else size
+            bias = weights[f"conv{i}.bias"]
+            self._layer(f"conv{i}", kernel, bias, groups, pads=[conv.padding] * 4)
             self._node("Relu")
             if conv.pool:
                 self._node("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
@@ -199,7 +199,7 @@ class _Block:
         _, side = config.last_map
         n_dense = len(config.hidden) + 1
         for i in range(1, n_dense + 1):
-            # One that is connected to all of a map is a convolution whose kernel covers the map.
+            # A fully connected layer is a convolution whose kernel covers its input.
             matrix = weights[f"dense{i}.weight"]
             kernel = matrix.reshape(*matrix.shape[:2], -1, *((side, side) if i == 1 else (1, 1)))
             shares_input = i == 1 and not config.convs
@@ -207,8 +207,8 @@ class _Block:
             if i < n_dense:
                 self._node("Relu")
 
-    def nodes_if_wanted(self, start: int, end: int) -> list[onnx.NodeProto]:
-        """The nodes wrapped in a condition: computed if any draw of [start, end) is wanted."""
+    def conditional_nodes(self, start: int, end: int) -> list[onnx.NodeProto]:
+        """The nodes in an `If`: computed if the block's draws [start, end) are selected."""
         then = helper.make_graph(
             self.nodes,
             f"{self._prefix}.then",
@@ -226,7 +226,8 @@ class _Block:
         )
         self.output = f"{self._prefix}.output"
         names = {
-            name: f"{self._prefix}.{name}" for name in ("start", "end", "begun", "left", "wanted")
+            name: f"{self._prefix}.{name}"
+            for name in ("start", "end", "after", "before", "selected")
         }
         return [
             *(
@@ -235,23 +236,23 @@ class _Block:
                 )
                 for name, value in (("start", start), ("end", end))
             ),
-            helper.make_node("Greater", ["last", names["start"]], [names["begun"]]),
-            helper.make_node("Less", ["first", names["end"]], [names["left"]]),
-            helper.make_node("And", [names["begun"], names["left"]], [names["wanted"]]),
+            helper.make_node("Greater", ["last", names["start"]], [names["after"]]),
+            helper.make_node("Less", ["first", names["end"]], [names["before"]]),
+            helper.make_node("And", [names["after"], names["before"]], [names["selected"]]),
             helper.make_node(
-                "If", [names["wanted"]], [self.output], then_branch=then, else_branch=otherwise
+                "If", [names["selected"]], [self.output], then_branch=then, else_branch=otherwise
             ),
         ]
 
     def _layer(
-        self, name: str, kernel: Floats, bias: Floats, groups: int, **attributes: Any
+        self, name: str, kernel: _Float32s, bias: _Float32s, groups: int, **attributes: Any
     ) -> None:
-        """A convolution of all draws: kernels (S, out, in, k, k) as (S · out, in, k, k)."""
+        """A grouped convolution of all draws: kernels (S, out, in, k, k) as (S · out, in, k, k)."""
         stacked = self._constant(f"{name}.weight", kernel.reshape(-1, *kernel.shape[2:]))
         added = self._constant(f"{name}.bias", bias.reshape(-1))
         self._node("Conv", stacked, added, group=groups, **attributes)
 
-    def _constant(self, name: str, values: Floats) -> str:
+    def _constant(self, name: str, values: _Float32s) -> str:
         name = f"{self._prefix}.{name}"
         self.constants.append(numpy_helper.from_array(values, name))
         return name

@@ -1,18 +1,17 @@
-"""The reference engine: the network run once per draw, in PyTorch on the CPU, plain and slow."""
+"""The reference engine: the trained network, run once per draw in PyTorch on the CPU."""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.nn.layers import AffineWeights
-from model.nn.network import BayesianCNN
+from model.nn import AffineWeights, BayesianCNN
 from model.posterior import Arrays, Posterior
 
 __all__ = ["ReferenceEngine"]
 
 
 class ReferenceEngine:
-    """What other engines must agree with: a loop over draws of the very network that was trained.
+    """A loop over draws: simple and slow. The other engines must agree with it.
 
     Args:
         posterior: The posterior.
@@ -23,10 +22,9 @@ class ReferenceEngine:
     device = "cpu"
 
     def __init__(self, posterior: Posterior, *, n_draws: int) -> None:
-        """Draw the posterior; see the class."""
         self.n_draws = n_draws
         self.n_classes = posterior.config.n_classes
-        # Its own means are never used; a generator of its own leaves the global one alone.
+        # The initial weights are never used; their own generator leaves the global one alone.
         self._network = BayesianCNN(posterior.config, generator=torch.Generator())
         self._draws = [self._tensors(posterior.draw(draw)) for draw in range(n_draws)]
 

@@ -1,8 +1,8 @@
-"""Layers whose weights are Gaussian random variables (mean-field variational inference).
+"""Bayesian layers: Gaussian weights, mean-field variational inference.
 
 Every weight and bias w has its own posterior q(w) = N(mu, sigma²) and the shared prior
-p(w) = N(0, prior_scale²). A layer holds the parameters of q and nothing else: it remembers no
-draw, no KL term and no mode. Draws are values that are handed to `forward`.
+p(w) = N(0, prior_scale²). A layer holds the parameters of q and nothing else: no draw, no KL term,
+no mode. A draw is a value that is passed to `forward`.
 
 Source: Blundell, Cornebise, Kavukcuoglu and Wierstra (2015), "Weight Uncertainty in Neural
 Networks"; Kingma, Salimans and Welling (2015), "Variational Dropout and the Local
@@ -18,12 +18,12 @@ from torch.nn import functional
 
 __all__ = ["AffineWeights", "BayesianConv2d", "BayesianLinear", "gaussian_kl"]
 
-# Keeps the gradient of the square root finite where the variance of an activation is zero.
+# Keeps the gradient of the square root finite if the variance of an activation is zero.
 _SMALLEST_VARIANCE = 1e-16
 
 
 class AffineWeights(NamedTuple):
-    """A value for the weight and the bias of a layer: a draw, or the posterior's mean or scale."""
+    """Weight and bias of a layer: a draw, or the posterior's means or scales."""
 
     weight: Tensor
     bias: Tensor
@@ -51,7 +51,7 @@ def gaussian_kl(mean: Tensor, scale: Tensor, prior_scale: float) -> Tensor:
 
 
 class _GaussianKl(torch.autograd.Function):
-    """`gaussian_kl` with its gradient by hand: it is taken for every tensor at every step."""
+    """`gaussian_kl` with a hand-written gradient, for speed in every training step."""
 
     @staticmethod
     def forward(ctx: Any, mean: Tensor, scale: Tensor, prior_scale: float) -> Tensor:
@@ -69,7 +69,7 @@ class _GaussianKl(torch.autograd.Function):
 
 
 class _BayesianAffine(nn.Module):
-    """What the linear and the convolutional layer share: the posterior of a weight and a bias."""
+    """Base class: the posterior of a weight and a bias."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class _BayesianAffine(nn.Module):
         """Draw w = mu + sigma · eps with eps ~ N(0, 1), differentiable in mu and rho.
 
         Args:
-            generator: Source of randomness, on this layer's device; the global one if None.
+            generator: Random generator on this layer's device; the global one if None.
         """
         mean, scale = self.posterior_mean(), self.posterior_scale()
         return AffineWeights(
@@ -133,17 +133,19 @@ class _BayesianAffine(nn.Module):
 
         .. math:: y \sim N\big(a(x; \mu),\; a(x^2; \sigma^2)\big)
 
-        where a is this layer's affine map. Sampling y directly gives every example its own noise,
-        which makes gradients less noisy than one draw of weights shared by the batch. The mean and
-        variance of every activation are exact; activations are drawn independently, which is exact
-        between the outputs of a linear layer and between channels, and leaves out the correlation
-        between neighbouring positions of a convolution. The second half of the batch gets the noise
-        of the first with the opposite sign: every example's own distribution is the same, half the
-        noise is drawn, and what it adds to the mean over the batch partly cancels.
+        where a is this layer's affine map. Every example gets its own noise, so gradients are less
+        noisy than with one draw of weights for the batch. The mean and variance of every activation
+        are exact. Activations are sampled independently, which is exact between the outputs of a
+        linear layer and between channels, and ignores the correlation between neighbouring
+        positions of a convolution.
+
+        The noise is antithetic: the second half of the batch gets the negative noise of the first.
+        Each example's distribution is unchanged, half the noise is sampled, and the batch mean is
+        less noisy.
 
         Args:
             x: The input.
-            generator: Source of randomness, on this layer's device; the global one if None.
+            generator: Random generator on this layer's device; the global one if None.
 
         Source: Kingma, Salimans and Welling (2015), equation 6; Molchanov, Ashukha and Vetrov
         (2017), section 4.4, for convolutions.
@@ -165,8 +167,8 @@ class BayesianLinear(_BayesianAffine):
         in_features: Width of the input.
         out_features: Width of the output.
         prior_scale: Standard deviation of the prior N(0, prior_scale²).
-        initial_scale: Standard deviation of the posterior at the start.
-        generator: Source of the initial means; the global one if None.
+        initial_scale: Initial standard deviation of the posterior.
+        generator: Random generator of the initial means; the global one if None.
 
     Shapes:
         `forward` and `forward_local` map (B, in_features) to (B, out_features).
@@ -181,7 +183,6 @@ class BayesianLinear(_BayesianAffine):
         initial_scale: float = 0.02,
         generator: torch.Generator | None = None,
     ) -> None:
-        """Make the layer; see the class."""
         super().__init__(
             (out_features, in_features),
             prior_scale=prior_scale,
@@ -200,10 +201,10 @@ class BayesianConv2d(_BayesianAffine):
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Side of the square kernel in pixels.
-        padding: Zeros laid around the input, in pixels.
+        padding: Zero padding in pixels.
         prior_scale: Standard deviation of the prior N(0, prior_scale²).
-        initial_scale: Standard deviation of the posterior at the start.
-        generator: Source of the initial means; the global one if None.
+        initial_scale: Initial standard deviation of the posterior.
+        generator: Random generator of the initial means; the global one if None.
 
     Shapes:
         `forward` and `forward_local` map (B, in_channels, H, W) to (B, out_channels, H', W') with
@@ -221,7 +222,6 @@ class BayesianConv2d(_BayesianAffine):
         initial_scale: float = 0.02,
         generator: torch.Generator | None = None,
     ) -> None:
-        """Make the layer; see the class."""
         super().__init__(
             (out_channels, in_channels, kernel_size, kernel_size),
             prior_scale=prior_scale,
@@ -235,9 +235,9 @@ class BayesianConv2d(_BayesianAffine):
 
 
 class _GaussianSample(torch.autograd.Function):
-    """mean + sqrt(variance) · noise in a third of the passes over memory that autograd makes.
+    """mean + sqrt(variance) · noise, in a third of autograd's passes over memory.
 
-    Overwrites `variance` and `noise`, which no other computation may need.
+    Overwrites `variance` and `noise`; nothing else may use them.
     """
 
     @staticmethod
@@ -256,7 +256,7 @@ class _GaussianSample(torch.autograd.Function):
 
 
 def _antithetic_normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Standard normal noise whose second half, along the batch, is the negative of the first."""
+    """Standard normal noise; the second half of the batch is the negative of the first."""
     half = _standard_normal(like[: (len(like) + 1) // 2], generator)
     return torch.cat([half, -half])[: len(like)]
 

@@ -19,14 +19,14 @@ Weights = Mapping[str, AffineWeights]
 class BayesianCNN(nn.Module):
     """A convolutional network in which every weight and bias is Bayesian.
 
-    Convolutions with ReLU and optional 2×2 max-pooling, optionally the mean over all places, then
-    fully connected layers. The layers are `conv1`, `conv2`, …, `dense1`, …, the names of
+    Convolutions with ReLU and optional 2×2 max-pooling, optional global average pooling, then fully
+    connected layers. The layers are `conv1`, `conv2`, …, `dense1`, …, as in
     `ModelConfig.parameter_shapes`.
 
     Args:
         config: Architecture and prior.
-        initial_scale: Standard deviation of every posterior at the start.
-        generator: Source of the initial means; the global one if None.
+        initial_scale: Initial standard deviation of every posterior.
+        generator: Random generator of the initial means; the global one if None.
     """
 
     def __init__(
@@ -36,7 +36,6 @@ class BayesianCNN(nn.Module):
         initial_scale: float = 0.02,
         generator: torch.Generator | None = None,
     ) -> None:
-        """Make the network; see the class."""
         super().__init__()
         self.config = config
         for name, shape in config.parameter_shapes().items():
@@ -63,7 +62,7 @@ class BayesianCNN(nn.Module):
         return {name: layer.sample(generator) for name, layer in self.layers().items()}
 
     def posterior_mean(self) -> dict[str, AffineWeights]:
-        """The network at the mean of the posterior."""
+        """The posterior means of all weights."""
         return {name: layer.posterior_mean() for name, layer in self.layers().items()}
 
     def kl_divergence(self) -> Tensor:
@@ -74,19 +73,19 @@ class BayesianCNN(nn.Module):
         """Logits of one draw.
 
         Args:
-            x: Pictures (B, 1, H, W).
-            weights: A weight and a bias for each layer, as `sample` returns them.
+            x: Images (B, 1, H, W).
+            weights: Weight and bias of each layer, as `sample` returns them.
 
         Returns:
-            Logits (B, C), and one column more if the network knows what is not a digit.
+            Logits (B, C), or (B, C + 1) with a not-a-digit output.
         """
         return self._apply_layers(x, lambda name, layer, h: layer(h, weights[name]))
 
     def forward_local(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Logits with every layer's activations sampled; see `BayesianLinear.forward_local`.
+        """Logits with sampled activations, for training; see `BayesianLinear.forward_local`.
 
-        The path used for training. Its average over the noise approximates that of `forward` over
-        draws, but it is not the predictive of one network.
+        Averaged over the noise it approximates `forward` averaged over draws, but one pass is not
+        the output of one network.
         """
         return self._apply_layers(x, lambda _name, layer, h: layer.forward_local(h, generator))
 

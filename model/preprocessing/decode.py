@@ -17,12 +17,12 @@ from PIL import Image
 
 from model.errors import CorruptImageError, ImageTooLargeError, UnsupportedFormatError
 
-__all__ = ["DETAIL", "MAX_PIXELS", "Decoding", "read_array", "read_bytes", "read_image"]
+__all__ = ["MAX_PIXELS", "MAX_SIDE", "Decoding", "read_array", "read_bytes", "read_image"]
 
 MAX_PIXELS = 25_000_000
 """Default bound on width × height of a picture, read from its header before decoding."""
 
-DETAIL = 1024
+MAX_SIDE = 1024
 """Pixels of the longer side to which larger pictures are reduced."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -72,7 +72,7 @@ def read_bytes(
         decoding: Entered around the decoding, with the number of pixels.
 
     Returns:
-        The picture, upright, of at most `DETAIL` pixels a side; mode L, RGB or F (0 to 255). What
+        The picture, upright, of at most `MAX_SIDE` pixels a side; mode L, RGB or F (0 to 255). What
         is transparent is laid on the paper or the board it was most likely drawn for.
 
     Raises:
@@ -90,7 +90,7 @@ def read_bytes(
         _check_scans(picture, data)
         with _damage_reported():
             # JPEG can be decoded straight to a half, quarter or eighth of its size.
-            width, height = (max(1, side * DETAIL // max(picture.size)) for side in picture.size)
+            width, height = (max(1, side * MAX_SIDE // max(picture.size)) for side in picture.size)
             picture.draft(None, (width, height))
             n_pixels = picture.width * picture.height
             with decoding(n_pixels) if decoding else nullcontext():
@@ -238,7 +238,7 @@ def _damage_reported() -> Iterator[None]:
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    """Any mode and depth to upright L, RGB or F (0 to 255), reduced to at most `DETAIL` a side."""
+    """Any mode to upright L, RGB or F (0 to 255), reduced to at most `MAX_SIDE` a side."""
     factor = _factor(picture.size)
     if picture.mode.startswith(("I", "F")):
         deep = picture
@@ -269,8 +269,8 @@ def _as_rgba(picture: Image.Image) -> Image.Image:
 
 
 def _factor(size: tuple[int, int]) -> int:
-    """The whole number by which both sides are divided to fit `DETAIL`."""
-    return -(-max(size) // DETAIL)
+    """The whole number by which both sides are divided to fit `MAX_SIDE`."""
+    return -(-max(size) // MAX_SIDE)
 
 
 def _in_strips(

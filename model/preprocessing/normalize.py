@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from model.decision import Reason
 from model.preprocessing.contrast import colour_axis
 from model.preprocessing.decode import MAX_PIXELS, Decoding, read_array, read_bytes, read_image
 from model.preprocessing.morphology import running_extreme
 from model.preprocessing.segment import Ink, find_ink
+from model.types import Reason
 
 __all__ = ["INPUT_CONTRACT", "MAX_PIXELS", "DigitImage", "open_array", "open_bytes", "open_image"]
 

@@ -10,9 +10,9 @@ import mahotas
 import numpy as np
 from numpy.typing import NDArray
 
-from model.decision import Reason
 from model.preprocessing.contrast import INK, Contrast, find_contrast
 from model.preprocessing.morphology import opened, running_extreme
+from model.types import Reason
 
 __all__ = ["Ink", "find_ink"]
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever happens to who writes them."""
+"""Atomic file writes: readers see the old file or the new one, never a part."""
 
 import contextlib
 import glob
@@ -16,7 +16,7 @@ __all__ = ["write_atomically"]
 def write_atomically(path: Path, data: bytes) -> None:
     """Write bytes to a temporary file beside `path`, sync it and rename it into place.
 
-    What writers of the same path have left that were killed is removed.
+    Temporary files that killed writers of the same path have left are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
@@ -28,7 +28,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
             umask = os.umask(0)
             os.umask(umask)
-            temporary.chmod(0o666 & ~umask)  # it was made private, whoever should read it
+            temporary.chmod(0o666 & ~umask)  # mkstemp creates it private
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -41,19 +41,19 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def _locked_temporary(path: Path) -> tuple[int, Path]:
-    """A temporary file that is locked as long as it is open: nobody takes it for abandoned."""
+    """A temporary file, locked while open so that other writers do not remove it."""
     while True:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         if sys.platform != "win32":
-            with contextlib.suppress(OSError):  # without locks, `_sweep` removes nothing either
+            with contextlib.suppress(OSError):  # without locks, `_sweep` removes nothing
                 fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return handle, Path(name)
-        os.close(handle)  # removed in the moment before it was locked
+        os.close(handle)  # another writer removed it before it was locked
 
 
 def _sweep(path: Path) -> None:
-    """Remove temporary files that no living process has locked."""
+    """Remove temporary files that no running process has locked."""
     if sys.platform == "win32":
         return
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):

@@ -1,4 +1,4 @@
-"""How many CPU cores this process is granted: a container's limit counts, not the host's cores."""
+"""CPUs granted to this process: a container's quota counts, not the host's cores."""
 
 import math
 import os
@@ -11,14 +11,14 @@ _MOUNT = Path("/sys/fs/cgroup")
 
 
 def granted_cpus(membership: Path = _CGROUP, mount: Path = _MOUNT) -> int:
-    """Whole CPU cores that this process may keep busy, at least 1.
+    """Number of CPUs that this process may keep busy, at least 1.
 
-    The least of what the scheduler's affinity and the CPU quotas of its control groups allow. A
-    thread more than that would be throttled along with all others.
+    The minimum of the scheduler's affinity and the CPU quotas of all its control groups. More
+    threads than that would be throttled.
 
     Args:
         membership: The file that names this process's control groups.
-        mount: Where control groups are mounted, of version 1 or 2.
+        mount: Where control groups are mounted, version 1 or 2.
     """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quotas = [_quota(folder) for folder in _folders(membership, mount)]
@@ -26,10 +26,10 @@ def granted_cpus(membership: Path = _CGROUP, mount: Path = _MOUNT) -> int:
 
 
 def _folders(membership: Path, mount: Path) -> list[Path]:
-    """The folders of this process's CPU control groups and of all that stand above them.
+    """Folders of this process's CPU control groups and their ancestors.
 
-    A container may see only its own group, mounted as if it were the root: its path is then one of
-    the host's, and leads nowhere below `mount`.
+    A container may see its own group mounted as the root. The host's path then leads nowhere below
+    `mount`, and only the root itself is read.
     """
     folders = []
     for line in _read(membership).splitlines():
@@ -43,7 +43,7 @@ def _folders(membership: Path, mount: Path) -> list[Path]:
 
 
 def _quota(folder: Path) -> float:
-    """The cores that one control group allows; infinite where it sets no bound."""
+    """CPUs that one control group allows; infinity without a limit."""
     text = _read(folder / "cpu.max") or (
         f"{_read(folder / 'cpu.cfs_quota_us')} {_read(folder / 'cpu.cfs_period_us')}"
     )
