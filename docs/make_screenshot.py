@@ -1,6 +1,6 @@
-"""Take the README's picture of the page, with a real browser and the shipped weights.
+"""Take the screenshot of the page: `python -m docs.make_screenshot`.
 
-`make pictures` runs it; Chromium must be installed.
+It uses a real browser and the bundled weights. `make images` runs it; it needs Chromium.
 """
 
 import io
@@ -10,21 +10,21 @@ from PIL import Image
 
 from benchmarks.serving.page import opened_page
 
-PICTURE = Path(__file__).parent / "page.png"
+SCREENSHOT = Path(__file__).parent / "page.png"
 EXAMPLE = "a four or a nine"
 
 
 def main() -> None:
-    """Open the page, click an example and take the picture."""
+    """Open the page, click an example and save the screenshot."""
     window = {"width": 1120, "height": 1180}
     with opened_page(viewport=window, color_scheme="light") as page:
         page.get_by_role("button", name=EXAMPLE).click()
         page.locator("#curve .said").first.wait_for()
         page.mouse.move(0, 0)
         page.wait_for_timeout(400)  # for bars that are still growing
-        picture = Image.open(io.BytesIO(page.screenshot()))
-    # Few colours: a third of the bytes, and nobody sees it.
-    picture.convert("RGB").quantize(255).save(PICTURE, optimize=True)
+        image = Image.open(io.BytesIO(page.screenshot()))
+    # 255 colours take a third of the bytes and look the same.
+    image.convert("RGB").quantize(255).save(SCREENSHOT, optimize=True)
 
 
 if __name__ == "__main__":

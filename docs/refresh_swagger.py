@@ -1,7 +1,7 @@
-"""Takes Swagger UI from npm into the service: `python docs/refresh_swagger.py 5.35.0`.
+"""Copy Swagger UI from npm into the service: `python docs/refresh_swagger.py 5.35.0`.
 
-npm checks what it fetches against the registry's checksum. The script and the style are kept
-compressed, as they are sent; beside them lie their licence, their notice and their version.
+npm verifies the checksum of the download. Script and style are stored compressed, as the service
+sends them, together with licence, notice and version.
 """
 
 import gzip
@@ -17,6 +17,7 @@ PLAIN = ("LICENSE", "NOTICE", "swagger-ui-bundle.js.LICENSE.txt")
 
 
 def main() -> None:
+    """Fetch a version, the latest by default, and write its files."""
     (version,) = sys.argv[1:] or ["latest"]
     with tempfile.TemporaryDirectory() as folder:
         command = ["npm", "pack", "--silent", f"swagger-ui-dist@{version}"]
@@ -29,13 +30,13 @@ def main() -> None:
                     sys.exit(f"error: {name} holds no {file}")
                 data = member.read()
                 if file in PACKED:
-                    # Without a time in it, the same version is the same bytes.
+                    # No timestamp, so that the same version gives the same bytes.
                     (FOLDER / f"{file}.gz").write_bytes(gzip.compress(data, 9, mtime=0))
                 else:
                     (FOLDER / file).write_bytes(data)
     found = name.removeprefix("swagger-ui-dist-").removesuffix(".tgz")
     (FOLDER / "VERSION").write_text(f"{found}\n")
-    print(f"Swagger UI {found} is in {FOLDER.name}/; now run the tests of the documents")
+    print(f"Swagger UI {found} is in {FOLDER.name}/; now run `make test-browser`")
 
 
 if __name__ == "__main__":

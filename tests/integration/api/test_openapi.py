@@ -16,7 +16,7 @@ import schemathesis
 from fastapi import APIRouter, FastAPI
 
 import service.api
-from docs.make_examples import EXAMPLES, answers
+from docs.make_examples import EXAMPLES, record
 from service import Settings, create_app
 from service.api.error_examples import INFERENCE_ERRORS, PROBLEMS
 from service.api.openapi import operations
@@ -209,7 +209,7 @@ def test_how_tensors_are_sent_is_declared(document: Json, client: httpx.Client) 
 def test_the_key_is_declared_for_what_needs_it_and_for_what_may(document: Json) -> None:
     scheme = document["components"]["securitySchemes"]["key"]
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
-    for_all = create_app(Settings(api_key=KEY, key_for_all=True)).openapi()
+    for_all = create_app(Settings(api_key=KEY, require_api_key=True)).openapi()
     for path, method, operation in operations(document):
         needed = for_all["paths"][path][method.lower()].get("security")
         if path == "/model/reload":
@@ -261,7 +261,7 @@ def test_every_answer_has_an_example_and_every_example_fits_its_schema(document:
 
 def test_the_examples_are_what_the_service_answers(client: httpx.Client) -> None:
     written = json.loads(EXAMPLES.read_text())
-    given = answers(client)
+    given = record(client)
     machine = written["GET /model"]["200"]["application/json"]["shipped"]["value"]
     same = given["GET /model"]["200"]["application/json"]["shipped"]["value"]
     same["lanes"] = machine["lanes"]
