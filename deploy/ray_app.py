@@ -1,6 +1,6 @@
 """The service as a Ray Serve application: `serve run deploy.ray_app:app`, or `deploy/ray.yaml`.
 
-Each replica is the very application that `python -m service` serves, with a lane for each CPU that
+Each replica runs the application of `python -m service`, with a worker thread for each CPU that
 Ray grants it. Its weights come with the deployment's `user_config`, and from nowhere else.
 """
 
@@ -20,15 +20,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import Settings, create_app
-from service.model_lifecycle.provider import ModelHolder
-from service.model_lifecycle.reloader import Refresher, ReloadError
-from service.process.memory import settle
-from service.process.tuning import prepare
+from service.dependencies import Service
+from service.model_lifecycle.reloader import ReloadError
+from service.process.tuning import prepare, tune_gc
 
 __all__ = [
-    "BehindProxy",
     "DigitReader",
     "Options",
+    "RayProxyMiddleware",
     "Replica",
     "Rollout",
     "app",
@@ -40,32 +39,32 @@ _log = logging.getLogger("service")
 
 
 class Options(BaseModel):
-    """What an operator may say of the deployment; all but the weights restarts the replicas."""
+    """Options of the deployment; changing any but the weights restarts the replicas."""
 
     model_config = ConfigDict(extra="forbid")
 
-    cpus: float = Field(1, gt=0, description="CPUs of a replica, each of them a lane.")
+    cpus: float = Field(1, gt=0, description="CPUs of a replica, with a worker thread each.")
     gpus: float = Field(
-        0, ge=0, description="GPUs of a replica, or the part of one; 0 computes on CPUs."
+        0, ge=0, description="GPUs of a replica, or a share of one; 0 computes on CPUs."
     )
-    min_replicas: int = Field(1, ge=1, description="Replicas at rest.")
-    max_replicas: int = Field(4, ge=1, description="Replicas under load.")
+    min_replicas: int = Field(1, ge=1, description="The fewest replicas.")
+    max_replicas: int = Field(4, ge=1, description="The most replicas.")
     target_ongoing_requests: float = Field(
-        8, gt=0, description="Requests under way for each replica at which their number is right."
+        8, gt=0, description="Requests in progress per replica that autoscaling aims at."
     )
     max_ongoing_requests: int = Field(
-        32, ge=1, description="Most requests that a replica is given at once."
+        32, ge=1, description="The most requests that a replica gets at once."
     )
     max_queued_requests: int = Field(
-        256, ge=1, description="Most requests that wait in each proxy; more are answered 429."
+        256, ge=1, description="The most requests that wait in each proxy; more are answered 429."
     )
     checkpoint: Path | None = Field(
-        None, description="Weights to begin with, on every node; the shipped ones if none."
+        None, description="The first checkpoint, on every node; default: the bundled model."
     )
 
 
 class Rollout(BaseModel):
-    """The deployment's `user_config`: what its replicas serve."""
+    """The deployment's `user_config`: the checkpoint that its replicas serve."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -73,20 +72,20 @@ class Rollout(BaseModel):
 
 
 def granted_settings(granted: Mapping[str, float]) -> Settings:
-    """The settings of the environment, with lanes and device by what Ray grants a replica.
+    """Read the settings of the environment, with threads and device as Ray grants them.
 
-    `MNN_LANES` and `MNN_DEVICE` have the last word where they are set.
+    `MNN_WORKER_THREADS` and `MNN_DEVICE` win where they are set.
 
     Args:
         granted: Amounts by resource, such as `{"CPU": 2.0}`.
     """
     settings = Settings()
     on_gpu = granted.get("GPU", 0) > 0
-    lanes = 0 if on_gpu else max(1, int(granted.get("CPU", 0)))
+    threads = 0 if on_gpu else max(1, int(granted.get("CPU", 0)))
     device = "cuda" if on_gpu else "cpu"
     return settings.model_copy(
         update={
-            "lanes": settings.lanes or lanes,
+            "worker_threads": settings.worker_threads or threads,
             "device": device if settings.device == "auto" else settings.device,
         }
     )
@@ -96,28 +95,28 @@ def build() -> FastAPI:
     """Make the application of one replica, in the replica."""
     settings = granted_settings(ray.get_runtime_context().get_assigned_resources())
     prepare(settings)
-    loaded = asyncio.Event()  # well or not
+    started = asyncio.Event()  # successfully or not
 
-    def ready() -> None:
-        settle()
-        loaded.set()
+    def on_ready() -> None:
+        tune_gc()
+        started.set()
 
-    made = create_app(settings, rolled_out=True, on_ready=ready, on_failed_start=loaded.set)
-    made.state.loaded = loaded
-    made.add_middleware(BehindProxy)
+    made = create_app(
+        settings, externally_managed=True, on_ready=on_ready, on_failed_start=started.set
+    )
+    made.state.started = started
+    made.add_middleware(RayProxyMiddleware)
     return made
 
 
-class BehindProxy:
-    """Even out where Ray's proxy and replicas are otherwise than a server of one's own.
+class RayProxyMiddleware:
+    """Adapt to Ray's proxy, which differs from a server in two ways.
 
-    The proxy adds `X-Request-ID` to every answer: where both agree, it is left to it. They agree on
-    every id but one that the service would not take from a client. And where a client leaves, what
-    reads on is told so by an exception: it is told as ASGI has it instead.
+    It adds `X-Request-ID` to every answer, so the service's own is left out where both agree. And
+    it reports a client that has left by an exception instead of ASGI's `http.disconnect`.
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        """Wrap an application."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -127,89 +126,88 @@ class BehindProxy:
             return
         given = Headers(scope=scope).get("x-request-id")
 
-        async def receive_or_leave() -> Message:
+        async def receive_or_disconnect() -> Message:
             try:
                 return await receive()
-            except RayError:  # the proxy has given the request up, or is no more
+            except RayError:  # the proxy has given up the request, or has died
                 return {"type": "http.disconnect"}
 
-        async def send_without(message: Message) -> None:
+        async def send_without_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 if given is not None and headers.get("x-request-id") == given:
                     del headers["x-request-id"]
             await send(message)
 
-        await self._app(scope, receive_or_leave, send_without)
+        await self._app(scope, receive_or_disconnect, send_without_id)
 
 
 class Replica:
-    """What Ray asks of a replica beside its answers; `serve.ingress` gives it its `app`."""
+    """What Ray asks of a replica beside answers; `serve.ingress` gives it its `app`."""
 
     app: FastAPI
     _has_served = False
 
     def __init__(self) -> None:
-        """Serve nothing yet."""
-        # Ray's own metrics, since `GET /metrics` through its proxy is another replica's each time.
-        self._serves = metrics.Gauge(
-            "mnn_serves",
-            description="1 for the version that a replica serves, 0 for those before.",
+        # Ray's own metrics, since `GET /metrics` through its proxy reaches any replica.
+        self._served_model = metrics.Gauge(
+            "mnn_served_model",
+            description="1 for the version that a replica serves, 0 for earlier ones.",
             tag_keys=("version",),
         )
-        self._refused = metrics.Gauge(
-            "mnn_refused_rollout",
-            description="1 where a replica could not take what was last rolled out.",
+        self._rollout_rejected = metrics.Gauge(
+            "mnn_rollout_rejected",
+            description="1 where a replica could not use the checkpoint that was rolled out.",
         )
 
     async def reconfigure(self, config: Mapping[str, Any]) -> None:
-        """Serve the weights of a new `user_config`.
+        """Serve the checkpoint of a new `user_config`.
 
-        Ray stops a replica that raises here. So one that has served before does not: it goes on
-        with its weights, and tells why in its log, its metrics and `GET /model`.
+        Ray stops a replica that raises here. A replica that has served before does not raise: it
+        keeps its model, and reports why in its log, its metrics and `GET /model`.
 
         Raises:
-            ReloadError: If a replica that has yet to serve cannot use them.
-            ValidationError: If it cannot read what it is told.
+            ReloadError: If a replica that has not served yet cannot use the checkpoint.
+            ValidationError: If it cannot read the configuration.
         """
-        await self.app.state.loaded.wait()
-        holder: ModelHolder = self.app.state.holder
-        refresher: Refresher | None = self.app.state.refresher
-        if refresher is None:
-            raise RuntimeError("the service has not started; its log says why")
-        before = holder.get().classifier.version
+        await self.app.state.started.wait()
+        service: Service = self.app.state.service
+        provider = service.provider
+        if not provider.is_ready:
+            raise RuntimeError("the service has not started; see its log")
+        before = provider.get().version
         try:
-            await refresher.follow(Rollout.model_validate(config).checkpoint)
+            await service.reloader.switch_checkpoint(Rollout.model_validate(config).checkpoint)
         except ReloadError:
             if not self._has_served:
                 raise
         except ValidationError as error:
             if not self._has_served:
                 raise
-            _log.error("the new user_config was not taken: %s", error)
-            holder.refresh_error = "the deployment's user_config is not one of this application"
+            _log.error("the new user_config was rejected: %s", error)
+            provider.reload_error = "the deployment's user_config is invalid"
         else:
             self._has_served = True
-        self._serves.set(0, {"version": before})
-        self._serves.set(1, {"version": holder.get().classifier.version})
-        self._refused.set(0 if holder.refresh_error is None else 1)
+        self._served_model.set(0, {"version": before})
+        self._served_model.set(1, {"version": provider.get().version})
+        self._rollout_rejected.set(0 if provider.reload_error is None else 1)
 
     async def check_health(self) -> None:
-        """Do as `GET /health/ready` does.
+        """Check health as `GET /health/ready` does.
 
         Raises:
-            RuntimeError: If requests should not be sent here.
+            RuntimeError: If no requests should be sent here.
         """
-        await self.app.state.loaded.wait()
-        holder: ModelHolder = self.app.state.holder
-        if not holder.is_ready:
-            raise RuntimeError("the service is not ready; its log says why")
-        # Ray does not call `reconfigure` for a `user_config` of null: it serves all the same.
+        await self.app.state.started.wait()
+        service: Service = self.app.state.service
+        if not service.provider.is_ready:
+            raise RuntimeError("the service is not ready; see its log")
+        # Ray calls no `reconfigure` for a `user_config` of null, but the replica serves.
         self._has_served = True
 
 
-# A function that makes the application, rather than the application: that one holds what cannot be
-# sent to a replica, and its lanes depend on where it is.
+# `build` instead of an application: that cannot be sent to a replica, and its threads depend on the
+# node.
 DigitReader = serve.deployment(name="DigitReader")(serve.ingress(build)(Replica))
 
 
@@ -224,7 +222,7 @@ def app(options: Options) -> serve.Application:
         ray_actor_options={"num_cpus": options.cpus, "num_gpus": options.gpus},
         max_ongoing_requests=options.max_ongoing_requests,
         max_queued_requests=options.max_queued_requests,
-        # As the service has it: told at once, with the status and the field that clients know.
+        # Rejected at once, with the status and header of the service itself.
         backpressure_config={"status_code": 429, "retry_after_s": 1},
         autoscaling_config={
             "min_replicas": options.min_replicas,

@@ -1,19 +1,21 @@
-"""The address that a request asks for."""
+"""Paths of requests: within a mounted application, and matched against its routes."""
 
 import re
+from collections.abc import Iterable
+from functools import lru_cache
 
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Scope
 
-__all__ = ["has_control", "own_path"]
+__all__ = ["RouteMatcher", "has_control_characters", "own_path"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def own_path(scope: Scope) -> str:
-    """The path within this application, by the very rule by which its routes are found.
+    """Return the request's path below the point where this application is mounted.
 
-    Where it is mounted below another, the part of the path that leads there is not its own; a part
-    that only begins with the same letters is.
+    It follows Starlette's rule: `root_path` is cut off only where a path segment ends.
     """
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
@@ -22,9 +24,31 @@ def own_path(scope: Scope) -> str:
     return path
 
 
-def has_control(path: str) -> bool:
-    """Whether there are control characters in it: no address of this service has any.
+def has_control_characters(path: str) -> bool:
+    """Whether a path holds control characters, which no route of this service does.
 
-    Routes are found by patterns, of which some take a newline at the end for the end.
+    Route patterns end in `$`, which also matches before a final newline.
     """
     return _CONTROL.search(path) is not None
+
+
+class RouteMatcher:
+    """Find the route template (`/v2/models/{name}/infer`) of a path.
+
+    Args:
+        routes: The routes of the application; others than `Route` and `Mount` are ignored.
+    """
+
+    def __init__(self, routes: Iterable[BaseRoute]) -> None:
+        self._patterns = [
+            (route.path_regex, f"{route.path}/{{path}}" if isinstance(route, Mount) else route.path)
+            for route in routes
+            if isinstance(route, Route | Mount)
+        ]
+        self.match = lru_cache(maxsize=256)(self._match)
+
+    def _match(self, path: str) -> str:
+        """Return the template, or `none` if no route has this path."""
+        if has_control_characters(path):
+            return "none"
+        return next((name for regex, name in self._patterns if regex.match(path)), "none")

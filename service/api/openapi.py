@@ -1,13 +1,13 @@
-"""The OpenAPI document: what FastAPI reads from the routes, completed by what it cannot know.
+"""The OpenAPI document: what FastAPI reads from the routes, completed.
 
-A route declares what it answers itself (`problems.responses`, schemas, texts). Added here is what
-stands around every route, so that no route repeats it: the key, the fault that nobody foresaw, the
-headers of every answer, the bounds that are settings, and examples. Those of successes are answers
-that the service has given, kept in `examples.json` by `python -m docs.make_examples`.
+A route declares what it answers itself. Added here is what all routes share: the API key, internal
+errors, the headers of every answer, the bounds that are settings, and examples. Examples of errors
+come from the factories in `service.errors`. Those of successes are real answers, kept in
+`examples.json` by `python -m docs.make_examples`.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from importlib import resources
 from typing import Any
@@ -15,9 +15,14 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from service.api.error_examples import INFERENCE_ERRORS, PROBLEMS
-from service.errors import MEDIA_TYPE, TITLES, inference_responses, problem
-from service.middleware.api_key import RELOAD, is_open
+from service.errors import (
+    MEDIA_TYPE,
+    TITLES,
+    ProblemError,
+    examples,
+    problem_body,
+)
+from service.security import RELOAD, is_public
 from service.settings import Settings
 
 __all__ = ["INFO", "complete_document", "operation_id", "operations"]
@@ -31,26 +36,26 @@ INFO: Json = {
         "Send the picture of a handwritten digit, and get its class with probabilities, credible "
         "intervals, entropies, and whether a person should look:\n\n"
         "    curl -F file=@seven.png http://127.0.0.1:8000/predict\n\n"
-        "Probabilities are from 0 to 1, entropies in nats; numbers are rounded to 6 decimals. "
+        "Probabilities are in [0, 1], entropies in nats; numbers are rounded to 6 decimals. "
         "Errors are problems (RFC 9457) that say what was wrong, what was expected and what to do."
     ),
     "license_info": {"name": "MIT", "identifier": "MIT"},
     "servers": [{"url": "/", "description": "This service"}],
     "openapi_tags": [
         {"name": "digits", "description": "Pictures in, answers out."},
-        {"name": "model", "description": "What is served, how good it is, and its renewal."},
-        {"name": "health", "description": "Probes for whoever runs the service."},
-        {"name": "operations", "description": "What the service tells of itself."},
+        {"name": "model", "description": "The model in service, its quality, reloading."},
+        {"name": "health", "description": "Health probes."},
+        {"name": "operations", "description": "Metrics."},
         {
             "name": "open inference protocol",
-            "description": "Tensors in, tensors out, for clients that speak that protocol (v2) "
-            "already. Its errors have a body of their own.",
+            "description": "Tensors in, tensors out, for clients of that protocol (v2). "
+            "Its errors have a body of their own.",
         },
     ],
 }
-"""What FastAPI is told about the document as a whole."""
+"""The document's head, as FastAPI takes it."""
 
-EXAMPLES: Json = json.loads(resources.files("service").joinpath("api", "examples.json").read_text())
+ANSWERS: Json = json.loads(resources.files("service").joinpath("api", "examples.json").read_text())
 """Answers by operation (`POST /predict`), status, media type and name of the example."""
 
 PROBLEM, INFERENCE = "Problem", "InferenceError"  # the schemas of errors
@@ -60,30 +65,30 @@ _REQUEST_ID = "7f2c1d0e9b8a47659f0e1d2c3b4a5968"
 
 _HEADERS: Json = {
     "X-Request-ID": {
-        "description": "The caller's own if it was up to 64 letters, digits, `.`, `_` and `-`, "
-        "else a new one; it stands in the log of a fault, too.",
+        "description": "The client's own if it is valid (up to 64 letters, digits, `.`, `_`, `-`), "
+        "else a new one; the log has it, too.",
         "required": True,
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
         "example": _REQUEST_ID,
     },
     "Server-Timing": {
-        "description": "Milliseconds: waiting for a lane, working, and in all.",
+        "description": "Milliseconds in the queue, computing, and in total.",
         "required": True,
         "schema": {"type": "string"},
         "example": "queue;dur=0.06, compute;dur=9.41, total;dur=11.20",
     },
     "Retry-After": {
-        "description": "Seconds after which to try again; always there with a 429.",
+        "description": "Seconds after which to try again; always sent with a 429.",
         "schema": {"type": "integer", "minimum": 1, "maximum": 60},
         "example": 1,
     },
     "Accept-Encoding": {
-        "description": "The encodings of bodies that are read.",
+        "description": "The supported encodings of request bodies.",
         "schema": {"type": "string"},
         "example": "gzip, deflate",
     },
     "WWW-Authenticate": {
-        "description": "How the key is to be sent.",
+        "description": "How to send the key.",
         "required": True,
         "schema": {"type": "string", "const": "Bearer"},
         "example": "Bearer",
@@ -101,27 +106,27 @@ _ID_PARAMETER: Json = {
     "name": "X-Request-ID",
     "in": "header",
     "required": False,
-    "description": "An id of the caller's for this request; one that is not up to 64 letters, "
-    "digits, `.`, `_` and `-` is replaced.",
+    "description": "The client's ID for this request, up to 64 letters, digits, `.`, `_`, `-`; "
+    "any other is replaced.",
     "schema": {"type": "string"},
     "example": "form-17",
 }
 _KEY_SCHEME: Json = {
     "type": "http",
     "scheme": "bearer",
-    "description": "The key that the service was started with (`MNN_API_KEY`). Reloading always "
-    "needs it; the rest only where the operator wants it so (`MNN_REQUIRE_API_KEY`).",
+    "description": "The key of the service (`MNN_API_KEY`). Reloading always needs it, the rest "
+    "only with `MNN_REQUIRE_API_KEY`.",
 }
 _PICTURES = "image/png, image/jpeg, image/webp, image/bmp, image/gif, image/tiff"
 
 
-_SHOWN = EXAMPLES["POST /model/reload"]["200"]["application/json"]["taken"]["value"]  # a model
+_SHOWN = ANSWERS["POST /model/reload"]["200"]["application/json"]["taken"]["value"]  # a model
 
 
 def complete_document(app: FastAPI, settings: Settings) -> None:
-    """Have an application answer with the completed document, whatever routes it will have."""
+    """Complete the document that an application answers with."""
     plain = app.openapi
-    known: list[Json] = [{}, {}]  # as FastAPI has it, and completed
+    known: list[Json] = [{}, {}]  # FastAPI's document, and the completed one
 
     def openapi() -> Json:
         document = plain()
@@ -133,14 +138,14 @@ def complete_document(app: FastAPI, settings: Settings) -> None:
 
 
 def operations(document: Json) -> Iterator[tuple[str, str, Json]]:
-    """Each operation of a document: its path, its method in capitals, and what is said of it."""
+    """Iterate over the operations of a document: path, method in capitals, operation."""
     for path, item in document["paths"].items():
         for method, operation in item.items():
             yield path, method.upper(), operation
 
 
 def operation_id(route: APIRoute) -> str:
-    """The name of an operation for those who generate clients: `predict`, `v2_infer_version`."""
+    """Name an operation for generated clients: `predict`, `v2_infer_version`."""
     parts = [route.name]
     if route.path.startswith(_INFERENCE):
         parts.insert(0, "v2")
@@ -155,8 +160,8 @@ def _completed(document: Json, settings: Settings) -> Json:
     components["headers"] = _HEADERS
     components["parameters"] = {"RequestId": _ID_PARAMETER}
     components["responses"] = {
-        **{_name(PROBLEM, status): _problem_response(status) for status in PROBLEMS},
-        **{_name(INFERENCE, status): _inference_response(status) for status in INFERENCE_ERRORS},
+        **_error_responses(PROBLEM, examples(inference=False)),
+        **_error_responses(INFERENCE, examples(inference=True)),
     }
     for path, method, operation in operations(document):
         _bound(operation, components["schemas"], settings)
@@ -165,7 +170,7 @@ def _completed(document: Json, settings: Settings) -> Json:
             {"$ref": "#/components/parameters/RequestId"},
         ]
         statuses = [500]
-        if not is_open(path):
+        if not is_public(path):
             statuses.append(401)
             must = path == RELOAD or settings.require_api_key
             operation["security"] = [{"key": []}] if must else [{}, {"key": []}]
@@ -173,13 +178,13 @@ def _completed(document: Json, settings: Settings) -> Json:
         errors = {status for status in operation["responses"] if int(status) >= 400}
         for status in errors | set(map(str, statuses)):
             operation["responses"][status] = _reference(kind, int(status))
-        _complete_successes(operation["responses"], EXAMPLES.get(f"{method} {path}", {}))
+        _complete_successes(operation["responses"], ANSWERS.get(f"{method} {path}", {}))
         operation["responses"] = dict(sorted(operation["responses"].items()))
     return document
 
 
 def _complete_successes(declared: Json, examples: Json) -> None:
-    """Headers and examples of whatever is no error."""
+    """Add headers and examples to everything that is no error."""
     for status, response in declared.items():
         if "$ref" not in response:
             own = response.get("headers", {})
@@ -188,31 +193,36 @@ def _complete_successes(declared: Json, examples: Json) -> None:
                 response["content"][media_type]["examples"] = named
 
 
-def _problem_response(status: int) -> Json:
-    values = {
-        name: problem(_REQUEST_ID, status, detail).model_dump()
-        for name, detail in PROBLEMS[status].items()
-    }
-    return _error_response(PROBLEM, status, TITLES[status], MEDIA_TYPE, values)
-
-
-def _inference_response(status: int) -> Json:
-    values = {name: {"error": told} for name, told in INFERENCE_ERRORS[status].items()}
-    title = inference_responses(status)[status]["description"]
-    return _error_response(INFERENCE, status, title, "application/json", values)
-
-
-def _error_response(kind: str, status: int, title: str, media_type: str, values: Json) -> Json:
-    examples = {
-        name: {"summary": name.capitalize(), "value": value} for name, value in values.items()
-    }
-    content = {"schema": {"$ref": f"#/components/schemas/{kind}"}, "examples": examples}
-    names = (*_EVERYWHERE, *_ONLY_AT.get((kind, status), _ONLY_AT.get(status, ())))
-    return {
-        "description": f"{title}.",
-        "headers": _header_references(names),
-        "content": {media_type: content},
-    }
+def _error_responses(kind: str, errors: Mapping[str, ProblemError]) -> Json:
+    """Build the reusable responses of one kind of error body, by status."""
+    responses: Json = {}
+    for name, error in errors.items():
+        status = error.status_code
+        value = (
+            problem_body(_REQUEST_ID, error).model_dump()
+            if kind == PROBLEM
+            else {"error": error.detail}
+        )
+        media_type = MEDIA_TYPE if kind == PROBLEM else "application/json"
+        headers = (*_EVERYWHERE, *_ONLY_AT.get((kind, status), _ONLY_AT.get(status, ())))
+        response = responses.setdefault(
+            _name(kind, status),
+            {
+                "description": f"{TITLES[status]}.",
+                "headers": _header_references(headers),
+                "content": {
+                    media_type: {
+                        "schema": {"$ref": f"#/components/schemas/{kind}"},
+                        "examples": {},
+                    }
+                },
+            },
+        )
+        response["content"][media_type]["examples"][name] = {
+            "summary": name.capitalize(),
+            "value": value,
+        }
+    return responses
 
 
 def _reference(kind: str, status: int) -> Json:
@@ -228,7 +238,7 @@ def _header_references(names: Iterable[str]) -> Json:
 
 
 def _bound(operation: Json, schemas: Json, settings: Settings) -> None:
-    """Say what FastAPI leaves open: no query is null, and some bounds are settings."""
+    """Declare what FastAPI leaves open: no query is null, and some bounds are settings."""
     for parameter in operation.get("parameters", []):
         schema = parameter["schema"]
         if parameter["in"] == "path":
@@ -248,7 +258,7 @@ def _bound(operation: Json, schemas: Json, settings: Settings) -> None:
         properties = schemas[form["schema"]["$ref"].rpartition("/")[2]]["properties"]
         form["encoding"] = {name: {"contentType": _PICTURES} for name in properties}
         for part in properties.values():
-            # OpenAPI 3.0's word, which tools still go by.
+            # OpenAPI 3.0's word, which tools still use.
             part.get("items", part)["format"] = "binary"
         if "files" in properties:
             properties["files"].update(minItems=1, maxItems=settings.max_batch_files)

@@ -1,68 +1,60 @@
-"""`GET /` and what belongs to it: the page, its parts, and the report of the model."""
+"""The web page at `/` and Swagger UI at `/docs` (decision 8), both from this service alone."""
 
 from pathlib import Path
 
-from fastapi import APIRouter, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.responses import Response as StarletteResponse
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
-from service.api.assets import read_assets, send, shield
-from service.errors import ProblemError, responses
-from service.model_lifecycle.provider import ModelHolder
+__all__ = ["PAGE_POLICY", "mount_pages", "router", "security_headers"]
 
-__all__ = ["router"]
+router = APIRouter(include_in_schema=False)
 
-router = APIRouter()
-
-# The report is one file: its style and its pictures are in it, and no script.
-_REPORT_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'"
+# Nothing from elsewhere, and nothing inline but pictures.
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_MOST_REPORT_BYTES = 16 * 2**20
-_ASSETS = read_assets("web")
+
+_STATIC = Path(__file__).parents[1] / "static"
 
 
-@router.get("/", include_in_schema=False)
+def security_headers(policy: str) -> dict[str, str]:
+    """Return the headers of everything that a browser shows."""
+    return {
+        "Content-Security-Policy": policy,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",  # revalidated each time, sent only when changed
+    }
+
+
+class _Assets(StaticFiles):
+    """Static files with the page's security headers."""
+
+    async def get_response(self, path: str, scope: Scope) -> StarletteResponse:
+        response = await super().get_response(path, scope)
+        response.headers.update(security_headers(PAGE_POLICY))
+        return response
+
+
+_WEB, _SWAGGER = _Assets(directory=_STATIC / "web"), _Assets(directory=_STATIC / "swagger")
+
+
+@router.get("/")
 async def page(request: Request) -> Response:
-    """The page."""
-    return send(request, _ASSETS, "index.html")
+    """The web page."""
+    return await _WEB.get_response("index.html", request.scope)
 
 
-@router.get("/web/{name}", include_in_schema=False)
-async def asset(request: Request, name: str) -> Response:
-    """A part of the page."""
-    return send(request, _ASSETS, name)
+@router.get("/docs")
+async def docs(request: Request) -> Response:
+    """Swagger UI on `openapi.json`."""
+    return await _SWAGGER.get_response("index.html", request.scope)
 
 
-@router.get(
-    "/model/report",
-    tags=["model"],
-    summary="The report on the model",
-    response_description="The report, one page without scripts.",
-    responses=responses(404, 503),
-    response_class=HTMLResponse,
-)
-def report(request: Request) -> Response:
-    """The report on the model that is served, as HTML: what made it, and how good it is."""
-    holder: ModelHolder = request.app.state.holder
-    served = holder.get()
-    checkpoint = served.classifier.checkpoint
-    # Written with the draws that the rule was calibrated with, however many are served.
-    version = checkpoint.version(checkpoint.selective.n_draws)
-    found = _read_report(served.path.with_suffix(".html"))
-    if found is None or version.encode() not in found:
-        raise ProblemError(
-            404,
-            "There is no report on this model. `python -m training.evaluate CHECKPOINT` writes it "
-            "beside the checkpoint.",
-        )
-    return HTMLResponse(found, headers=shield(_REPORT_POLICY))
-
-
-def _read_report(path: Path) -> bytes | None:
-    try:
-        if path.stat().st_size > _MOST_REPORT_BYTES:
-            return None
-        return path.read_bytes()
-    except OSError:
-        return None
+def mount_pages(app: FastAPI) -> None:
+    """Serve the files that the two pages are made of."""
+    app.mount("/web", _WEB)
+    app.mount("/docs", _SWAGGER)

@@ -1,23 +1,27 @@
-"""The bodies that clients receive, and how they are made from an answer."""
+"""The bodies of answers: their fields, and how they are made from a prediction.
+
+A field of `PredictResponse` takes the value of the attribute of `Prediction` with the same name.
+"""
 
 import base64
 import io
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from model.classifier import Decision, Prediction
-from model.decision import Reason
+from model.classifier import Prediction
+from model.types import Decision, Reason
 from service.errors import Problem
-from service.model_lifecycle.provider import Served
+from service.model_lifecycle.loading import LoadedModel
 
 __all__ = [
     "BatchError",
     "BatchResponse",
     "Health",
+    "ModelName",
     "ModelResponse",
     "PredictResponse",
     "model_response",
@@ -25,45 +29,64 @@ __all__ = [
 ]
 
 
-def _share(description: str) -> Any:
-    """A field for a number from 0 to 1."""
-    return Field(ge=0, le=1, description=description)
+def _rounded(value: float) -> float:
+    return round(value, 6)
 
 
-def _nats(description: str) -> Any:
-    """A field for an entropy."""
-    return Field(ge=0, description=description)
+_Number = Annotated[float, BeforeValidator(_rounded)]
+_Probability = Annotated[_Number, Field(ge=0, le=1)]
+_NonNegative = Annotated[_Number, Field(ge=0)]
 
 
-class ClassEntry(BaseModel):
-    """One class: mean over draws, credible interval, standard deviation over draws."""
+class _FromAttributes(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+
+class NotADigitEntry(_FromAttributes):
+    """The outcome "not a digit": its probability over the draws."""
+
+    probability: _Probability = Field(description="Mean over the draws.")
+    lower: _Probability = Field(
+        description="Lower end of the credible interval: the quantile at (1 - level)/2."
+    )
+    upper: _Probability = Field(
+        description="Upper end of the credible interval: the quantile at (1 + level)/2."
+    )
+    std: _NonNegative = Field(description="Standard deviation over the draws.")
+
+
+class ClassEntry(_FromAttributes):
+    """One class: its probability over the draws."""
 
     label: str = Field(description="The class, one of the model's `labels`.")
-    probability: float = _share("Mean over the draws; those of all classes sum to 1.")
-    lower: float = _share("Lower end of the credible interval: the quantile at (1 - level)/2.")
-    upper: float = _share("Upper end of the credible interval: the quantile at (1 + level)/2.")
-    std: float = Field(ge=0, description="Standard deviation over the draws.")
+    probability: _Probability = Field(
+        description="Mean over the draws; those of all classes sum to 1."
+    )
+    lower: _Probability = Field(
+        description="Lower end of the credible interval: the quantile at (1 - level)/2."
+    )
+    upper: _Probability = Field(
+        description="Upper end of the credible interval: the quantile at (1 + level)/2."
+    )
+    std: _NonNegative = Field(description="Standard deviation over the draws.")
 
 
-class NotADigitEntry(BaseModel):
-    """Being no digit: mean over draws, credible interval, standard deviation over draws."""
+class Uncertainty(_FromAttributes):
+    """Entropies in nats: predictive (total) = expected (aleatoric) + mutual (epistemic)."""
 
-    probability: float = _share("Mean over the draws.")
-    lower: float = _share("Lower end of the credible interval: the quantile at (1 - level)/2.")
-    upper: float = _share("Upper end of the credible interval: the quantile at (1 + level)/2.")
-    std: float = Field(ge=0, description="Standard deviation over the draws.")
-
-
-class Uncertainty(BaseModel):
-    """Entropies in nats: total = expected (ambiguous picture) + mutual (networks disagree)."""
-
-    predictive_entropy: float = _nats("Total, in nats, at most ln C for C classes.")
-    expected_entropy: float = _nats("What is ambiguous in the picture itself, in nats.")
-    mutual_information: float = _nats("What the drawn networks disagree on, in nats.")
+    predictive_entropy: _NonNegative = Field(
+        description="Total uncertainty, in nats, at most ln C for C classes."
+    )
+    expected_entropy: _NonNegative = Field(
+        description="Aleatoric: the ambiguity of the picture itself, in nats."
+    )
+    mutual_information: _NonNegative = Field(
+        description="Epistemic: the disagreement of the draws, in nats."
+    )
 
 
 class ModelName(BaseModel):
-    """Which model answered."""
+    """The model that answered."""
 
     name: str = Field(description="Its name, as in its checkpoint.")
     version: str = Field(
@@ -71,11 +94,11 @@ class ModelName(BaseModel):
     )
 
 
-class PredictResponse(BaseModel):
+class PredictResponse(_FromAttributes):
     """The answer for one picture."""
 
     prediction: str = Field(description="The most probable label.")
-    probability: float = _share("Its probability: the mean over draws.")
+    probability: _Probability = Field(description="Its probability: the mean over the draws.")
     decision: Decision = Field(description="`review`: a person should look.")
     reasons: list[Reason] = Field(description="Why a person should look; empty if accepted.")
     calibrated: bool = Field(
@@ -86,16 +109,16 @@ class PredictResponse(BaseModel):
         description="One entry per class, in label order, given that the picture is a digit."
     )
     not_a_digit: NotADigitEntry | None = Field(
-        description="How probable it is that the picture is no digit at all; null if the model "
-        "has no outcome for that."
+        description="The probability that the picture is not a digit; null if the model has no "
+        "such outcome."
     )
     uncertainty: Uncertainty = Field(description="Total, aleatoric and epistemic entropy.")
     prediction_set: list[str] = Field(description="The conformal set; the top class is in it.")
     samples: int = Field(ge=2, description="Posterior draws used.")
-    level: float = Field(ge=0.5, lt=1, description="Mass of the credible intervals.")
-    model: ModelName = Field(description="Which model answered.")
+    level: _Number = Field(ge=0.5, lt=1, description="Mass of the credible intervals.")
+    model: ModelName = Field(description="The model that answered.")
     preview: str | None = Field(
-        description="What the network saw, 28×28, as a PNG data URL; null if not asked for."
+        description="The 28×28 input of the network as a PNG data URL; null if not asked for."
     )
     draws: list[list[float]] | None = Field(
         description="Each draw's probabilities of the classes, in label order; null if not asked "
@@ -118,13 +141,13 @@ class BatchResponse(BaseModel):
 
 
 class Health(BaseModel):
-    """The state of a probe."""
+    """The answer of a health probe."""
 
-    status: Literal["live", "ready"] = Field(description="What was asked for, and is so.")
+    status: Literal["live", "ready"] = Field(description="The state that holds.")
 
 
 class ModelResponse(BaseModel):
-    """What is being served, and what is known about it."""
+    """The model in service, and what is known about it."""
 
     name: str = Field(description="Its name, as in its checkpoint.")
     version: str = Field(
@@ -132,18 +155,17 @@ class ModelResponse(BaseModel):
         description="A hash of everything that decides an answer, and of nothing else.",
     )
     source: Literal["shipped", "file"] = Field(
-        description="Whether these are the weights that come with the package, or those of the "
-        "operator's file."
+        description="`shipped`: the bundled model; `file`: the operator's checkpoint."
     )
-    refresh_error: str | None = Field(
-        description="Why the newest checkpoint was not taken; null if what is served is the newest."
+    reload_error: str | None = Field(
+        description="Why the newest checkpoint is not in service; null if it is."
     )
     labels: list[str] = Field(description="The classes, in the order of all lists of classes.")
-    input_contract: str = Field(description="What the network is fed, and how it is prepared.")
+    input_contract: str = Field(description="The network's input, and how it is preprocessed.")
     draws: int = Field(ge=2, description="Posterior draws held, the most that can be asked for.")
     draws_reproduced: bool = Field(
-        description="Whether this installation draws the very networks that were calibrated; if "
-        "not, no answer is `calibrated`."
+        description="Whether this installation samples the draws that were calibrated; if not, no "
+        "answer is `calibrated`."
     )
     seed: int = Field(ge=0, description="Seed of the draws.")
     parameters: int = Field(ge=1, description="Weights and biases of one network.")
@@ -159,66 +181,41 @@ class ModelResponse(BaseModel):
         description="What `prediction_set` promises: coverage, threshold, how many pictures it "
         "was calibrated on, and what that guarantees."
     )
-    metrics: dict[str, Any] = Field(description="Held-out figures by data set, each with its `n`.")
+    metrics: dict[str, Any] = Field(description="Held-out metrics by data set, each with its `n`.")
     training: dict[str, Any] = Field(description="Data, configuration, versions and time.")
-    device: str = Field(description="Where it is computed: `cpu` or `cuda`.")
-    engine: str = Field(description="What computes it.")
-    lanes: int = Field(ge=1, description="Threads that answer.")
+    device: str = Field(description="The device: `cpu` or `cuda`.")
+    engine: str = Field(description="The inference engine.")
+    worker_threads: int = Field(ge=1, description="Threads that compute answers.")
 
 
 def predict_response(
-    answer: Prediction, served: Served, *, preview: bool, draws: bool
+    prediction: Prediction, model: LoadedModel, *, preview: bool, draws: bool
 ) -> PredictResponse:
-    """The body for an answer: probabilities to 6 decimals, draws to 4."""
-    checkpoint = served.classifier.checkpoint
-    return PredictResponse(
-        prediction=answer.prediction,
-        probability=round(answer.probability, 6),
-        decision=answer.decision,
-        reasons=list(answer.reasons),
-        calibrated=answer.calibrated,
-        classes=[
-            ClassEntry(
-                label=entry.label,
-                probability=round(entry.probability, 6),
-                lower=round(entry.lower, 6),
-                upper=round(entry.upper, 6),
-                std=round(entry.std, 6),
-            )
-            for entry in answer.classes
-        ],
-        not_a_digit=answer.not_a_digit
-        and NotADigitEntry(
-            probability=round(answer.not_a_digit.probability, 6),
-            lower=round(answer.not_a_digit.lower, 6),
-            upper=round(answer.not_a_digit.upper, 6),
-            std=round(answer.not_a_digit.std, 6),
-        ),
-        uncertainty=Uncertainty(
-            predictive_entropy=round(answer.predictive_entropy, 6),
-            expected_entropy=round(answer.expected_entropy, 6),
-            mutual_information=round(answer.mutual_information, 6),
-        ),
-        prediction_set=list(answer.prediction_set),
-        samples=answer.samples,
-        level=round(answer.level, 6),
-        model=ModelName(name=checkpoint.name, version=served.classifier.version),
-        preview=_data_url(answer.pixels) if preview else None,
-        draws=np.round(answer.draws, 4).tolist() if draws else None,
+    """Build the body of an answer: probabilities rounded to 6 decimals, draws to 4."""
+    same_names = PredictResponse.model_fields.keys() - {"uncertainty", "model", "preview", "draws"}
+    return PredictResponse.model_validate(
+        {
+            **{name: getattr(prediction, name) for name in same_names},
+            "uncertainty": prediction,
+            "model": {"name": model.name, "version": model.version},
+            "preview": _data_url(prediction.pixels) if preview else None,
+            "draws": np.round(prediction.draws, 4).tolist() if draws else None,
+        }
     )
 
 
-def model_response(served: Served, *, lanes: int, refresh_error: str | None) -> ModelResponse:
-    """The body of `GET /model`."""
-    classifier = served.classifier
-    checkpoint = classifier.checkpoint
+def model_response(
+    model: LoadedModel, *, worker_threads: int, reload_error: str | None
+) -> ModelResponse:
+    """Build the body of `GET /model`."""
+    classifier, checkpoint = model.classifier, model.classifier.checkpoint
     rule, sets = checkpoint.selective, checkpoint.conformal
     config = checkpoint.posterior.config
     return ModelResponse(
-        name=checkpoint.name,
-        version=classifier.version,
-        source=served.source,
-        refresh_error=refresh_error,
+        name=model.name,
+        version=model.version,
+        source=model.source,
+        reload_error=reload_error,
         labels=list(classifier.labels),
         input_contract=checkpoint.input_contract,
         draws=classifier.engine.n_draws,
@@ -233,7 +230,7 @@ def model_response(served: Served, *, lanes: int, refresh_error: str | None) -> 
         training=dict(checkpoint.training),
         device=classifier.engine.device,
         engine=classifier.engine.name,
-        lanes=lanes,
+        worker_threads=worker_threads,
     )
 
 

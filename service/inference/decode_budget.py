@@ -1,57 +1,33 @@
-"""What may be held at once, however many ask: bytes of bodies, and pixels being decoded."""
+"""A bound on the pixels that are decoded at the same time."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["ByteBudget", "PixelBudget"]
+__all__ = ["DecodeBudget"]
 
 
-class ByteBudget:
-    """Bytes of bodies that are held, in memory or on disk. To be used from one event loop.
+class DecodeBudget:
+    """Pixels being decoded; threads wait for their turn.
 
     Args:
-        limit: Most bytes.
+        limit: The most pixels at once.
     """
 
     def __init__(self, limit: int) -> None:
-        """Nothing is held; see the class."""
-        self._limit, self._held = limit, 0
-
-    def take(self, n_bytes: int) -> bool:
-        """Hold so many bytes more, if there is room for them; says whether there was."""
-        if self._held + n_bytes > self._limit:
-            return False
-        self._held += n_bytes
-        return True
-
-    def give_back(self, n_bytes: int) -> None:
-        """Hold so many bytes less."""
-        self._held -= n_bytes
-
-
-class PixelBudget:
-    """Pixels that are being decoded, by threads that wait their turn.
-
-    Args:
-        limit: Most pixels.
-    """
-
-    def __init__(self, limit: int) -> None:
-        """Nothing is being decoded; see the class."""
-        self._limit, self._taken = limit, 0
-        self._change = threading.Condition()
+        self._limit, self._used = limit, 0
+        self._changed = threading.Condition()
 
     @contextmanager
     def __call__(self, n_pixels: int) -> Iterator[None]:
-        """Wait until so many pixels may be decoded; one picture alone always may."""
+        """Wait until so many pixels may be decoded; a single image is always allowed."""
         n_pixels = min(n_pixels, self._limit)
-        with self._change:
-            self._change.wait_for(lambda: self._taken + n_pixels <= self._limit)
-            self._taken += n_pixels
+        with self._changed:
+            self._changed.wait_for(lambda: self._used + n_pixels <= self._limit)
+            self._used += n_pixels
         try:
             yield
         finally:
-            with self._change:
-                self._taken -= n_pixels
-                self._change.notify_all()
+            with self._changed:
+                self._used -= n_pixels
+                self._changed.notify_all()

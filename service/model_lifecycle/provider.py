@@ -1,141 +1,134 @@
-"""The model being served: which weights, and whether they are ready."""
+"""The model in service and the worker pool that answers with it."""
 
+import asyncio
 import logging
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
-import numpy as np
-
-from model.checkpoint import BUNDLED
-from model.classifier import Classifier, load
-from model.errors import CheckpointError
-from model.preprocessing.normalize import SIDE
+from service import errors
 from service.errors import ProblemError
+from service.inference.worker_pool import WorkerPool, make_pool
+from service.model_lifecycle.loading import LoadedModel
+from service.observability.metrics import Metrics
+from service.request_state import Reservation
 from service.settings import Settings
 
-__all__ = ["ModelHolder", "Served", "announce", "load_served"]
+__all__ = ["ModelProvider"]
 
 _log = logging.getLogger("service")
 
 
-@dataclass(frozen=True)
-class Served:
-    """A loaded and warm model, and where it came from."""
+class ModelProvider:
+    """Owns what answers: the model and its worker pool. Routes ask it for both.
 
-    classifier: Classifier
-    source: Literal["shipped", "file"]
-    path: Path = BUNDLED
+    Requests that are being answered keep the model they began with.
 
+    Args:
+        settings: The settings of the service.
+        metrics: Record which model is served.
 
-class ModelHolder:
-    """The one reference that routes read: the served model, once there is one."""
+    Attributes:
+        reload_error: Why the newest checkpoint is not in service; None if it is.
+        is_draining: Whether the service is about to stop: it still answers, but is not ready.
+    """
 
-    def __init__(self) -> None:
-        """Hold nothing yet."""
-        self.served: Served | None = None
-        self.refresh_error: str | None = None  # why the newest file is not what is served
-        self.draining = False  # told to stop: what comes is answered, but nothing more should come
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
+        self._model: LoadedModel | None = None
+        self._pool: WorkerPool | None = None
+        self.reload_error: str | None = None
+        self.is_draining = False
 
-    def get(self) -> Served:
-        """The served model.
+    def install(self, model: LoadedModel) -> None:
+        """Put a model into service: at start, after a change of its file, on rollout."""
+        settings, classifier = self._settings, model.classifier
+        if self._pool is None:
+            self._pool = make_pool(
+                settings, classifier.engine.device, self._metrics.record_busy_worker
+            )
+            _log.info(
+                "%d worker threads, at most %d images waiting",
+                self._pool.n_workers,
+                settings.max_queued_images,
+            )
+        event = "ready" if self._model is None else "reloaded"
+        self._model, self.reload_error = model, None
+        self._metrics.record_model(name=model.name, version=model.version, source=model.source)
+        _log.info(
+            "%s: %s %s (%s), %d draws by %s on %s",
+            event,
+            model.name,
+            model.version,
+            "bundled" if model.source == "shipped" else model.path,
+            settings.draws,
+            classifier.engine.name,
+            classifier.engine.device,
+        )
+        n_calibrated = classifier.checkpoint.selective.n_draws
+        if settings.draws != n_calibrated:
+            _log.warning(
+                "%d draws are held, but the decision rule was calibrated with %d: only answers "
+                "with that many samples are marked calibrated",
+                settings.draws,
+                n_calibrated,
+            )
+        if not classifier.draws_reproduced:
+            _log.warning(
+                "this installation samples other draws than those that calibrated the decision "
+                "rule: no answer is marked calibrated"
+            )
+
+    def get(self) -> LoadedModel:
+        """Return the model in service.
 
         Raises:
             ProblemError: 503 while there is none.
         """
-        if self.served is None:
-            raise _not_loaded()
-        return self.served
+        if self._model is None:
+            raise errors.loading()
+        return self._model
 
-    def refusal(self) -> ProblemError | None:
-        """What is answered while there is no model."""
-        return _not_loaded() if self.served is None else None
+    @property
+    def pool(self) -> WorkerPool:
+        """The worker pool.
+
+        Raises:
+            ProblemError: 503 while there is no model.
+        """
+        if self._pool is None:
+            raise errors.loading()
+        return self._pool
+
+    @property
+    def n_pending(self) -> int:
+        """How many images are admitted and not yet answered."""
+        return self._pool.admission.pending.count if self._pool is not None else 0
 
     @property
     def is_ready(self) -> bool:
-        """Whether requests should be sent here."""
-        return self.served is not None and not self.draining
+        """Whether load balancers should send requests here."""
+        return self._model is not None and not self.is_draining
 
     def check_ready(self) -> None:
-        """Refuse unless requests should be sent here.
+        """Check that load balancers should send requests here.
 
         Raises:
-            ProblemError: 503 while there is no model, or once the service is to stop.
+            ProblemError: 503 while there is no model, or while the service is draining.
         """
-        if self.draining:
-            raise ProblemError(
-                503,
-                "The service is about to stop; ask another one, or try again in a few seconds.",
-                {"Retry-After": "5"},
-            )
+        if self.is_draining:
+            raise errors.draining()
         self.get()
 
+    def check_capacity(self) -> ProblemError | None:
+        """Return the error for one more image, or None if it may come."""
+        if self._model is None or self._pool is None:
+            return errors.loading()
+        return self._pool.admission.check_capacity()
 
-def _not_loaded() -> ProblemError:
-    return ProblemError(
-        503, "The model is being loaded; try again in a second.", {"Retry-After": "1"}
-    )
+    def reserve(self) -> Reservation:
+        """Make a reservation for one more request."""
+        return self.pool.admission.reserve()
 
-
-def load_served(settings: Settings) -> Served:
-    """Load, check and warm the weights that the settings name.
-
-    Raises:
-        CheckpointError: If the weights cannot be used.
-        RuntimeError: If the device is not available.
-    """
-    path, source = _choose(settings)
-    classifier = load(
-        path, n_draws=settings.draws, device=settings.device, threads=settings.worker_threads or None
-    )
-    classifier.probabilities(np.zeros((1, SIDE, SIDE), np.uint8))
-    return Served(classifier, source, path)
-
-
-def announce(served: Served, settings: Settings, event: Literal["ready", "refreshed"]) -> None:
-    """Tell the log what is served, and what keeps its answers from being calibrated."""
-    classifier, checkpoint = served.classifier, served.classifier.checkpoint
-    _log.info(
-        "%s: %s %s (%s), %d draws by %s on %s",
-        event,
-        checkpoint.name,
-        classifier.version,
-        "shipped" if served.source == "shipped" else served.path,
-        settings.draws,
-        classifier.engine.name,
-        classifier.engine.device,
-    )
-    if settings.draws != checkpoint.selective.n_draws:
-        _log.warning(
-            "%d draws are held, the decision was calibrated with %d: only answers that ask for as "
-            "many samples are marked calibrated",
-            settings.draws,
-            checkpoint.selective.n_draws,
-        )
-    if not classifier.draws_reproduced:
-        _log.warning(
-            "this installation draws other networks than the one that calibrated the decision: "
-            "no answer is marked calibrated"
-        )
-
-
-def _choose(settings: Settings) -> tuple[Path, Literal["shipped", "file"]]:
-    if settings.checkpoint == BUNDLED:
-        return BUNDLED, "shipped"
-    try:
-        settings.checkpoint.stat()
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise CheckpointError(
-            f"{settings.checkpoint}: cannot be looked up ({error.strerror})"
-        ) from error
-    else:
-        return settings.checkpoint, "file"
-    if not settings.allow_bundled_model:
-        raise CheckpointError(
-            f"{settings.checkpoint}: there is no such file, and MNN_ALLOW_BUNDLED_MODEL is false"
-        )
-    if "checkpoint" in settings.model_fields_set:
-        _log.warning("%s does not exist: serving the shipped weights", settings.checkpoint)
-    return BUNDLED, "shipped"
+    async def close(self) -> None:
+        """Take the model out of service and stop the workers."""
+        self._model = None
+        if self._pool is not None:
+            await asyncio.to_thread(self._pool.close)

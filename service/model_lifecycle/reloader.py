@@ -1,193 +1,179 @@
-"""Keeping what is served equal to what the checkpoint's file holds, without a restart.
+"""Hot-swap the served model when its checkpoint changes; one reload at a time.
 
-The file is looked at, not subscribed to: notifications do not cross network file systems, and not
-every volume of a container passes them on.
+The file is polled: notifications neither cross network file systems nor reach every container
+volume.
 """
 
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from model.checkpoint import BUNDLED
 from model.errors import CheckpointError
-from service.model_lifecycle.background import BackgroundThread
-from service.model_lifecycle.provider import ModelHolder, Served, announce, load_served
+from service.model_lifecycle.loading import LoadedModel, load_model
+from service.model_lifecycle.provider import ModelProvider
 from service.observability.metrics import Metrics
-from service.process.memory import give_back
+from service.process.memory import trim_memory
 from service.settings import Settings
 
-__all__ = ["CheckpointFile", "Refresher", "ReloadError"]
+__all__ = ["ModelReloader", "ReloadError"]
+
+T = TypeVar("T")
 
 _log = logging.getLogger("service")
 
-_Identity: TypeAlias = tuple[int, ...]
+_FileIdentity: TypeAlias = tuple[int, ...]
 
-_UNTIL_UNUSED_S = 1.0  # after a refresh; requests are seldom under way for longer
-
-_NEVER: _Identity = (-1,)  # what no file is
-_FAULT = "a fault while loading the new checkpoint, which is tried again; see the log"
+_NO_FILE: _FileIdentity = (-1,)  # differs from every file, so that the next poll loads again
+_TRIM_DELAY_S = 1.0  # requests rarely hold the replaced model longer
+_UNEXPECTED = "an unexpected error while loading the checkpoint; it is tried again, see the log"
 
 
 class ReloadError(Exception):
-    """A checkpoint was not taken; its message may be told to clients."""
+    """A checkpoint was rejected; clients may read the message."""
 
 
-class CheckpointFile:
-    """The file that the settings name, and what it was when it was last loaded.
+class ModelReloader:
+    """Load checkpoints and put them into service.
+
+    A checkpoint that cannot be used changes nothing. It is reported in the log, in the metrics
+    and in `GET /model`.
 
     Args:
-        settings: Name the file, and what stands in for it.
+        provider: Gets the models.
+        settings: The settings of the service.
+        metrics: Count the reloads.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        """Nothing is looked at yet; see the class."""
-        self.settings = settings
-        self._loaded: _Identity | None = None
-        # Always the same thread: the system's allocator keeps memory for each that has loaded.
-        # Nobody waits for it at a stop, when nobody has a use for the weights any more.
-        self._thread = BackgroundThread("checkpoint")
+    def __init__(self, provider: ModelProvider, settings: Settings, metrics: Metrics) -> None:
+        self._provider, self._settings, self._metrics = provider, settings, metrics
+        self._path, self._allow_bundled = settings.checkpoint, settings.allow_bundled_model
+        self._loaded: _FileIdentity | None = None
+        self._lock = asyncio.Lock()
+        # Always the same thread: glibc keeps an arena of memory for each thread that has loaded.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
 
-    async def fetch(self) -> Served:
-        """`load` beside the event loop."""
-        return await asyncio.wrap_future(self._thread.submit(self.load))
+    async def start(self, checkpoint: Path | None = None) -> None:
+        """Load the first model and put it into service.
 
-    def tidy_later(self) -> None:
-        """Give back the memory of a model before, or of what was no model, once it is unused."""
-        loop = asyncio.get_running_loop()
-        loop.call_later(_UNTIL_UNUSED_S, lambda: self._thread.submit(give_back))
-
-    def load(self) -> Served:
-        """Load, check and warm what the settings name.
+        Args:
+            checkpoint: The file to load; default: the one of the settings.
 
         Raises:
             CheckpointError: If the weights cannot be used.
             RuntimeError: If the device is not available.
         """
-        # Before reading: a change in between is then seen as one at the next look.
-        self._loaded = _identity(self.settings.checkpoint)
-        return load_served(self.settings)
+        self._path = checkpoint or self._path
+        await self._install(self._path, allow_bundled=self._allow_bundled)
 
-    def forget(self) -> None:
-        """Take the file for a changed one at the next look."""
-        self._loaded = _NEVER
-
-    def has_changed(self) -> bool:
-        """Whether the file is another than at the last `load`, well or badly as that went."""
-        return _identity(self.settings.checkpoint) != self._loaded
-
-
-class Refresher:
-    """Puts what the checkpoint's file holds in the place of what is served, one at a time.
-
-    Requests that are being answered keep the model they began with. A file that cannot be used
-    changes nothing and is reported in the log, in `holder.refresh_error` and in the metrics.
-
-    Args:
-        file: The checkpoint's file, loaded once already.
-        holder: What is served.
-        settings: Of the service.
-        metrics: Where reloads are counted.
-    """
-
-    def __init__(
-        self, file: CheckpointFile, holder: ModelHolder, settings: Settings, metrics: Metrics
-    ) -> None:
-        """Do nothing yet; see the class."""
-        self._file, self._holder = file, holder
-        self._settings, self._metrics = settings, metrics
-        self._lock = asyncio.Lock()
-
-    async def reload(self) -> Served:
-        """Load, check and warm what the file holds, and serve it.
-
-        A file that is gone gives way to the shipped weights, as it would at a start.
+    async def reload(self) -> LoadedModel:
+        """Load the checkpoint again and put it into service.
 
         Raises:
-            ReloadError: If it cannot be used; the old model is served still.
+            ReloadError: If it cannot be used; the previous model stays in service.
         """
         async with self._lock:
-            return await self._reload()
+            return await self._reload(self._path, allow_bundled=self._allow_bundled)
 
-    async def follow(self, checkpoint: Path | None) -> Served:
-        """Serve the weights of another file from now on, or the shipped ones if None.
+    async def switch_checkpoint(self, checkpoint: Path | None) -> LoadedModel:
+        """Serve another file from now on; nothing stands in for it if it is missing.
 
-        Nothing stands in for a file that is missing.
+        Args:
+            checkpoint: The file; None for the bundled model.
 
         Raises:
-            ReloadError: If it cannot be used; the file before is kept to, and the old model served.
+            ReloadError: If it cannot be used; the previous file and model stay.
         """
         async with self._lock:
-            before = self._file.settings
-            self._file.settings = before.model_copy(
-                update={"checkpoint": checkpoint or BUNDLED, "allow_bundled_model": False}
-            )
-            try:
-                return await self._reload()
-            except ReloadError:
-                self._file.settings = before
-                raise
+            path = checkpoint or BUNDLED
+            model = await self._reload(path, allow_bundled=False)
+            self._path, self._allow_bundled = path, False
+            return model
 
     async def watch(self) -> None:
-        """Look at the file every `reload_poll_interval_s` and serve its news; runs until cancelled.
+        """Poll the file and reload it when it changes; runs until cancelled.
 
-        A file that cannot be used is tried again when it changes; if it could not even be read, at
-        the next look.
+        A file that cannot be used is tried again when it changes; if it could not be read at all,
+        at the next poll.
         """
         while self._settings.reload_poll_interval_s:
             await asyncio.sleep(self._settings.reload_poll_interval_s)
             try:
-                await self._look()
-            except Exception:  # noqa: BLE001 - whatever it is, the next look may do
-                _log.exception("could not look at the checkpoint, which is tried again")
+                await self._poll()
+            except Exception:  # noqa: BLE001 - the next poll may succeed
+                _log.exception("polling the checkpoint failed; it is tried again")
 
-    async def _look(self) -> None:
+    def close(self) -> None:
+        """Start no more loads; one that is under way ends before the process does."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _poll(self) -> None:
         async with self._lock:
-            if await asyncio.to_thread(self._file.has_changed):
+            if await asyncio.to_thread(_identity, self._path) != self._loaded:
                 with contextlib.suppress(ReloadError):
-                    await self._reload()
+                    await self._reload(self._path, allow_bundled=self._allow_bundled)
 
-    async def _reload(self) -> Served:
-        holder = self._holder
-        kept = holder.get().classifier.version
+    async def _reload(self, path: Path, *, allow_bundled: bool) -> LoadedModel:
+        previous = self._provider.get()
         try:
-            served = await self._file.fetch()
+            model = await self._install(path, allow_bundled=allow_bundled)
         except Exception as error:
-            told = isinstance(error, CheckpointError)
-            reason = (
-                _without_folders(str(error), self._file.settings.checkpoint) if told else _FAULT
+            self._report(error, path, previous)
+            raise ReloadError(self._provider.reload_error) from error
+        finally:
+            loop = asyncio.get_running_loop()
+            loop.call_later(_TRIM_DELAY_S, self._trim)
+        self._metrics.record_reload(success=True)
+        return model
+
+    async def _install(self, path: Path, *, allow_bundled: bool) -> LoadedModel:
+        """Load a checkpoint and install it: the one way in for every model."""
+
+        def load() -> LoadedModel:
+            # Before reading: a change meanwhile shows at the next poll.
+            self._loaded = _identity(path)
+            return load_model(path, self._settings, allow_bundled=allow_bundled)
+
+        model = await self._in_thread(load)
+        self._provider.install(model)
+        return model
+
+    def _report(self, error: Exception, path: Path, previous: LoadedModel) -> None:
+        expected = isinstance(error, CheckpointError)
+        reason = _without_folders(str(error), path) if expected else _UNEXPECTED
+        if reason != self._provider.reload_error:  # once, not at every poll
+            _log.error(
+                "the new checkpoint was rejected, %s stays in service: %s",
+                previous.version,
+                error,
+                exc_info=not expected,
             )
-            if reason != holder.refresh_error:  # once, not at every try
-                _log.error(
-                    "the new checkpoint was not taken, %s is served still: %s",
-                    kept,
-                    error,
-                    exc_info=not told,
-                )
-            holder.refresh_error = reason
-            self._metrics.saw_reload(taken=False)
-            self._file.tidy_later()
-            if not told or isinstance(error.__cause__, OSError):
-                self._file.forget()  # no verdict on what the file holds: it is tried again
-            raise ReloadError(reason) from error
-        holder.served, holder.refresh_error = served, None
-        self._metrics.saw_reload(taken=True)
-        self._metrics.serves(served)
-        announce(served, self._settings, "refreshed")
-        self._file.tidy_later()
-        return served
+        self._provider.reload_error = reason
+        self._metrics.record_reload(success=False)
+        if not expected or isinstance(error.__cause__, OSError):
+            self._loaded = _NO_FILE  # says nothing about what the file holds
+
+    def _trim(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the service has stopped
+            self._thread.submit(trim_memory)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def _without_folders(told: str, checkpoint: Path) -> str:
-    """What clients may read of an error: it names a file, never its folder."""
-    for path in (checkpoint, BUNDLED):  # which stands in for it
-        told = told.replace(str(path), path.name)
-    return told
+def _without_folders(message: str, checkpoint: Path) -> str:
+    """Remove folders from a message: clients may read file names, not paths."""
+    for path in (checkpoint, BUNDLED):
+        message = message.replace(str(path), path.name)
+    return message
 
 
-def _identity(path: Path) -> _Identity | None:
-    """What changes when a file's content or access does; None if there is no file."""
+def _identity(path: Path) -> _FileIdentity | None:
+    """Return what changes when a file's content or access changes; None if there is no file."""
     try:
         found = path.stat()
     except FileNotFoundError:

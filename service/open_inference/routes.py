@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from model.classifier import DEFAULT_LEVEL, Prediction
 from model.preprocessing.normalize import SIDE, DigitImage
 from service import encoding as compression
-from service.api.predict import ask
+from service import errors
+from service.dependencies import Model, Service, ServiceDep
 from service.encoding import CompressionError
-from service.errors import ProblemError, inference_responses
-from service.inference.jobs import InputQuestion
-from service.inference.worker_pool import too_late
-from service.model_lifecycle.provider import ModelHolder, Served
+from service.errors import encoding_error, inference_responses
+from service.inference.jobs import TensorJob
+from service.inference.run_jobs import run_jobs
+from service.model_lifecycle.loading import LoadedModel
 from service.open_inference import codec as tensors
 from service.open_inference.codec import JSON_LENGTH, InferenceRequest, TensorError
 from service.open_inference.schemas import (
@@ -35,10 +36,9 @@ from service.open_inference.schemas import (
 )
 from service.settings import Settings
 
-__all__ = ["infer_router", "router"]
+__all__ = ["body_limits", "router"]
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
-infer_router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
 _MODEL = "/models/{name}"
 _VERSION = "/models/{name}/versions/{version}"
@@ -55,6 +55,12 @@ _SMALL = 16 * 1024  # bytes that are read or written sooner than a thread could 
 _WORTH_COMPRESSING = 1024
 
 T = TypeVar("T")
+
+
+def body_limits(settings: Settings) -> dict[str, int]:
+    """Return the most bytes of a body, by route."""
+    limit = min(tensors.MAX_BODY_BYTES, settings.max_body_bytes)
+    return {f"/v2{path}/infer": limit for path in (_MODEL, _VERSION)}
 
 
 @router.get("", responses=inference_responses(401, 500), response_description="This service.")
@@ -79,17 +85,18 @@ async def live() -> Live:
     responses=inference_responses(503),
     response_description="Requests should be sent here.",
 )
-async def ready(request: Request) -> Ready:
+async def ready(service: ServiceDep) -> Ready:
     """200 when requests should be sent here, else 503."""
-    request.app.state.holder.check_ready()
+    service.provider.check_ready()
     return Ready(ready=True)
 
 
 @router.get(_MODEL, responses=_ASKED, openapi_extra=_WITH_PATH)
 @router.get(_VERSION, responses=_ASKED, openapi_extra=_WITH_VERSION)
-async def model_metadata(request: Request) -> ModelMetadata:
+async def model_metadata(request: Request, model: Model) -> ModelMetadata:
     """The tensors that the model takes and gives."""
-    classifier = _served(request).classifier
+    _check_name(request, model)
+    classifier = model.classifier
     return ModelMetadata(
         name=classifier.checkpoint.name,
         versions=[classifier.version],
@@ -108,51 +115,65 @@ async def model_metadata(request: Request) -> ModelMetadata:
 
 @router.get(f"{_MODEL}/ready", responses=_ASKED, openapi_extra=_WITH_PATH)
 @router.get(f"{_VERSION}/ready", responses=_ASKED, openapi_extra=_WITH_VERSION)
-async def model_ready(request: Request) -> ModelReady:
+async def model_ready(request: Request, model: Model, service: ServiceDep) -> ModelReady:
     """200 when requests about this model should be sent here, else 503 or 404."""
-    await ready(request)
-    return ModelReady(name=_served(request).classifier.checkpoint.name, ready=True)
+    service.provider.check_ready()
+    _check_name(request, model)
+    return ModelReady(name=model.name, ready=True)
 
 
 def _infer_extra(path: list[dict[str, Any]]) -> dict[str, Any]:
     return {**INFER_REQUEST, "parameters": [*path, *INFER_REQUEST["parameters"]]}
 
 
-@infer_router.post(f"{_MODEL}/infer", responses=_INFERRED, openapi_extra=_infer_extra(PATH))
-@infer_router.post(
-    f"{_VERSION}/infer", responses=_INFERRED, openapi_extra=_infer_extra(VERSION_PATH)
-)
-async def infer(request: Request) -> Response:
+@router.post(f"{_MODEL}/infer", responses=_INFERRED, openapi_extra=_infer_extra(PATH))
+@router.post(f"{_VERSION}/infer", responses=_INFERRED, openapi_extra=_infer_extra(VERSION_PATH))
+async def infer(request: Request, model: Model, service: ServiceDep) -> Response:
     """Answer for images that are the network's input already: the digit door is not run."""
-    served = _served(request)
+    _check_name(request, model)
     body = await request.body()
-    settings: Settings = request.app.state.settings
+    settings = service.settings
     since = time.monotonic()
     try:
         # Reading, waiting, computing and writing together.
         async with asyncio.timeout(settings.request_timeout_s):
-            return await _answer(request, served, await _asked(request, body), since)
+            asked = await _asked(request, body, service.large_bodies)
+            return await _answer(request, model, service, asked, since)
     except TimeoutError:
-        raise too_late(settings.request_timeout_s) from None
+        raise errors.deadline_exceeded(settings.request_timeout_s) from None
 
 
 async def _answer(
-    request: Request, served: Served, asked: InferenceRequest, since: float
+    request: Request,
+    model: LoadedModel,
+    service: Service,
+    asked: InferenceRequest,
+    since: float,
 ) -> Response:
     level = DEFAULT_LEVEL if asked.level is None else asked.level
-    samples = served.classifier.check_request(asked.samples, level)
-    dones = await ask(
+    samples = model.classifier.check_request(asked.samples, level)
+    results = await run_jobs(
         request,
-        [InputQuestion(served, DigitImage(pixels), samples, level) for pixels in asked.images],
+        [
+            TensorJob(
+                classifier=model.classifier,
+                samples=samples,
+                level=level,
+                image=DigitImage(pixels),
+            )
+            for pixels in asked.images
+        ],
+        pool=service.provider.pool,
+        metrics=service.metrics,
         since=since,
     )
-    answers = [done.result() for done in dones]
+    answers = [result.get() for result in results]
     accepted = request.headers.get("accept-encoding", "")
     small = len(answers) <= 8
-    return await _anywhere(small, lambda: _response(served, asked, answers, accepted))
+    return await _anywhere(small, lambda: _response(model, asked, answers, accepted))
 
 
-async def _asked(request: Request, body: bytes) -> InferenceRequest:
+async def _asked(request: Request, body: bytes, large_bodies: asyncio.Lock) -> InferenceRequest:
     """Read the request's body, a large one when no other is being read.
 
     What comes of compressed bodies, and of reading any, is then there for one at a time; and since
@@ -164,30 +185,23 @@ async def _asked(request: Request, body: bytes) -> InferenceRequest:
     try:
         if len(body) <= _SMALL and "content-encoding" not in request.headers:
             return _read(request, body)
-        async with request.app.state.reading:
+        async with large_bodies:
             return await asyncio.to_thread(_read, request, body)
     except (TensorError, CompressionError) as error:
-        headers = {"Accept-Encoding": "gzip, deflate"} if error.status == 415 else None
-        raise ProblemError(error.status, str(error), headers) from error
+        raise encoding_error(error.status, str(error)) from error
 
 
-def _served(request: Request) -> Served:
-    """The model that the address names.
+def _check_name(request: Request, model: LoadedModel) -> None:
+    """Check that the path names the model in service.
 
     Raises:
-        ProblemError: 503 while there is none, 404 if it is another.
+        ProblemError: 404 if it is another.
     """
-    holder: ModelHolder = request.app.state.holder
-    served = holder.get()
     asked = request.path_params
-    name, version = served.classifier.checkpoint.name, served.classifier.version
-    if asked["name"] != name:
-        raise ProblemError(404, f"There is no model {asked['name'][:80]!a}; there is {name!r}.")
-    if asked.get("version", version) != version:
-        raise ProblemError(
-            404, f"Version {asked['version'][:80]!a} of {name!r} is not served; {version!r} is."
-        )
-    return served
+    if asked["name"] != model.name:
+        raise errors.no_model(asked["name"], model.name)
+    if asked.get("version", model.version) != model.version:
+        raise errors.no_version(asked["version"], model.name, model.version)
 
 
 def _read(request: Request, body: bytes) -> InferenceRequest:
@@ -199,11 +213,11 @@ def _read(request: Request, body: bytes) -> InferenceRequest:
 
 
 def _response(
-    served: Served, asked: InferenceRequest, answers: Sequence[Prediction], accepted: str
+    model: LoadedModel, asked: InferenceRequest, answers: Sequence[Prediction], accepted: str
 ) -> Response:
     head: dict[str, Any] = {
-        "model_name": served.classifier.checkpoint.name,
-        "model_version": served.classifier.version,
+        "model_name": model.name,
+        "model_version": model.version,
     }
     if asked.id is not None:
         head["id"] = asked.id
@@ -214,12 +228,12 @@ def _response(
         "calibrated": first.calibrated,
     }
     body, json_length = tensors.write_answer(
-        head, _tensors(answers, served.classifier.labels), asked.outputs
+        head, _tensors(answers, model.classifier.labels), asked.outputs
     )
     headers = {"Vary": "Accept-Encoding"}
     if json_length is not None:
         headers[JSON_LENGTH] = str(json_length)
-    encoding = compression.chosen_encoding(accepted)
+    encoding = compression.choose_encoding(accepted)
     if encoding is not None and len(body) >= _WORTH_COMPRESSING:
         headers["Content-Encoding"] = encoding
         body = compression.compress(body, encoding)

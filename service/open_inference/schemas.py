@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from model.classifier import LEAST_DRAWS, LEAST_LEVEL
+from model.classifier import MIN_DRAWS, MIN_LEVEL
 from model.preprocessing.normalize import SIDE
 from service.open_inference.codec import (
     INPUT,
@@ -189,12 +189,12 @@ _PARAMETERS = {
         {
             "samples": {
                 **_or_null("integer"),
-                "minimum": LEAST_DRAWS,
+                "minimum": MIN_DRAWS,
                 "description": "Posterior draws to use, the first N.",
             },
             "level": {
                 **_or_null("number"),
-                "minimum": LEAST_LEVEL,
+                "minimum": MIN_LEVEL,
                 "exclusiveMaximum": 1,
                 "description": "Mass of the credible intervals, at most 1 - 2/samples.",
             },
