@@ -1,16 +1,12 @@
-"""The README's commands, run as a reader would; the slow ones in their own tier."""
+"""The commands and figures of the README and of the pages that show commands."""
 
+import ast
 import json
-import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 import httpx
 import pytest
@@ -18,66 +14,98 @@ import pytest
 from model import load_checkpoint
 from model.checkpoint import BUNDLED
 from tests.support.paths import ROOT
-from tests.support.server import Server, free_port
-
-Wait = Callable[[str, subprocess.Popen[bytes]], None]
+from tests.support.server import Server
 
 README = (ROOT / "README.md").read_text()
+WITH_COMMANDS = (
+    "README.md", "docs/installation.md", "docs/operations.md", "docs/training.md",
+)  # fmt: skip
 
-# Where each command of the README is run. One that is not here fails the first test.
+CURL = "curl -s -F file=@docs/examples/four-or-nine.png http://127.0.0.1:8000/predict"
+SYSTEM = "tests/system"
+CLONE = f"{SYSTEM}/clean_clone/test_clean_clone.py"
+COMMANDS = f"{SYSTEM}/clean_clone/test_commands.py"
+CONTAINERS = f"{SYSTEM}/containers/test_containers.py"
+# The test that runs each command, or why no test does.
 COVERED = {
-    "make serve": "test_a_clean_clone_serves_with_one_command",
-    "make test": "CI runs it in a fresh clone",
-    "curl -s -F file=@docs/examples/four-or-nine.png http://127.0.0.1:8000/predict": (
-        "test_the_curl_line_gives_the_answer_that_is_printed"
-    ),
+    "make serve": f"{CLONE}::test_make_serve_installs_and_answers",
+    "make test": "not run by a test: it runs these tests",
+    CURL: "tests/repository/test_readme.py::test_the_curl_command_gives_the_printed_answer",
     'make evaluate ARGS="--only test"': (
+        "tests/unit/training/test_run.py::"
         "test_the_shipped_weights_reach_the_bar_on_the_real_test_pictures"
     ),
-    'make evaluate ARGS="--pictures my-pictures"': "test_make_evaluates_a_folder_of_pictures",
-    "make notebooks": "tests/notebooks runs each on a small part of the data",
-    "make train": "the command that made the shipped weights; interrupted forms in test_run.py",
-    "make evaluate": "test_the_whole_evaluation_of_the_shipped_weights, with fewer pictures",
-    'make train ARGS="--epochs 1 --imitated 0 --brief"': (
-        "test_one_epoch_of_mnist_works_and_says_what_it_costs"
+    'make evaluate ARGS="--images my-pictures"': (
+        f"{COMMANDS}::test_make_evaluates_a_folder_of_images"
     ),
-    'make train ARGS="--dataset digits"': "test_make_passes_arguments_through_to_training",
-    "docker compose up": "test_up_serves_the_shipped_weights_locked_down_and_within_its_limits",
+    "make notebooks": (
+        f"{SYSTEM}/notebooks/test_notebooks.py::"
+        "test_a_notebook_runs_from_top_to_bottom_and_reaches_its_floors"
+    ),
+    "make train": "not run in full: the command that made the bundled weights",
+    "make baselines": (
+        "tests/unit/training/test_baselines.py::test_the_command_puts_all_contenders_into_one_table"
+    ),
+    "make evaluate": (
+        "tests/unit/training/test_run.py::test_the_whole_evaluation_of_the_shipped_weights"
+    ),
+    'make train ARGS="--epochs 1 --imitated 0 --brief"': (
+        "tests/unit/training/test_run.py::test_one_epoch_of_mnist_works_and_says_what_it_costs"
+    ),
+    'make train ARGS="--dataset digits"': f"{COMMANDS}::test_make_trains_and_serves_the_result",
+    "make serve MNN_CHECKPOINT=checkpoints/sklearn-digits.safetensors": (
+        f"{COMMANDS}::test_make_trains_and_serves_the_result"
+    ),
+    "docker compose up": f"{CONTAINERS}::test_up_serves_the_bundled_weights_locked_down",
     "docker compose run --rm training": (
-        "test_training_on_mnist_in_a_mounted_folder_refreshes_the_service, with one epoch and "
-        "no imitations"
+        f"{CONTAINERS}::test_training_on_mnist_in_a_mounted_folder_updates_the_service"
     ),
     "docker compose -f docker-compose.yml -f compose.gpu.yml up": (
-        "test_the_overlay_for_a_gpu_selects_the_image_with_cuda: built and run, without a GPU"
+        f"{CONTAINERS}::test_the_overlay_for_a_gpu_selects_the_image_with_cuda"
     ),
-    "pip install -c constraints.txt .": "test_pip_installs_the_packages_with_their_weights",
-    "conda create -n maybe python=3.12": "not run: conda cannot be installed by the tests",
-    "conda activate maybe": "not run: as above; what follows is the pip command",
+    "pip install -c constraints.txt .": f"{CLONE}::test_pip_installs_every_package_and_data_file",
+    "pip install -c constraints.txt '.[training]'": "not run: `make train` installs the same extra",
+    "conda create -n maybe python=3.12": "not run: pip cannot install conda",
+    "conda activate maybe": "not run: pip cannot install conda",
 }
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(document: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", document, re.DOTALL)
 
 
-def test_every_command_of_the_readme_is_run_by_a_test() -> None:
-    commands = {line for block in blocks("sh") for line in block.splitlines() if line.strip()}
-    assert commands == set(COVERED)
+def test_each_documented_command_is_run_by_a_test() -> None:
+    text = "\n".join((ROOT / name).read_text() for name in WITH_COMMANDS)
+    documented = {line for block in blocks(text, "sh") for line in block.splitlines() if line}
+    assert documented == set(COVERED)
+
+
+@pytest.mark.parametrize("command", COVERED)
+def test_the_test_of_a_command_exists(command: str) -> None:
+    module, _, name = COVERED[command].partition("::")
+    if not name:
+        assert module.startswith("not run")
+        return
+    functions = {
+        node.name
+        for node in ast.walk(ast.parse((ROOT / module).read_text()))
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert name in functions
 
 
 def printed_answer() -> dict[str, object]:
-    (block,) = blocks("json")
+    (block,) = blocks(README, "json")
     answer: dict[str, object] = json.loads(block)
     return answer
 
 
-def test_the_curl_line_gives_the_answer_that_is_printed(server: Server) -> None:
-    (line,) = (c for c in COVERED if c.startswith("curl"))
-    command = shlex.split(line.replace("http://127.0.0.1:8000", server.url))
+def test_the_curl_command_gives_the_printed_answer(server: Server) -> None:
+    command = shlex.split(CURL.replace("http://127.0.0.1:8000", server.url))
     if shutil.which("curl"):
         result = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
         answer = json.loads(result.stdout)
-    else:  # make and Python are all that the tests may ask for: the same request without it
+    else:  # the tests need no more than make and Python: the same request without curl
         part, path = command[command.index("-F") + 1].split("=@")
         with (ROOT / path).open("rb") as file:
             answer = httpx.post(command[-1], files={part: file}, timeout=30).json()
@@ -86,7 +114,7 @@ def test_the_curl_line_gives_the_answer_that_is_printed(server: Server) -> None:
 
 
 def compare(found: object, printed: object) -> None:
-    """Equal, numbers within 1e-5: the contract's promise across machines."""
+    """Compare exactly, but for numbers: the contract promises 1e-5 across machines."""
     if isinstance(printed, dict) and isinstance(found, dict):
         assert found.keys() == printed.keys()
         for key in printed:
@@ -101,8 +129,8 @@ def compare(found: object, printed: object) -> None:
         assert found == printed
 
 
-def test_the_python_lines_print_what_is_said() -> None:
-    (code,) = blocks("python")
+def test_the_python_example_prints_the_promised_output() -> None:
+    (code,) = blocks(README, "python")
     (promised,) = re.findall(r"prints `([^`]+)`", README)
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
@@ -110,7 +138,7 @@ def test_the_python_lines_print_what_is_said() -> None:
     assert result.stdout.strip() == promised
 
 
-def test_the_figures_are_those_of_the_shipped_weights() -> None:
+def test_the_figures_are_those_of_the_bundled_weights() -> None:
     figures = load_checkpoint(BUNDLED).metrics["test"]
     row = (
         f"| {100 * figures['error']:.2f} % | {figures['nll']:.4f} | "
@@ -120,127 +148,13 @@ def test_the_figures_are_those_of_the_shipped_weights() -> None:
     assert row in README
 
 
-def test_the_stated_beta_and_epochs_are_those_of_the_shipped_weights() -> None:
+def test_the_stated_beta_and_epochs_are_those_of_the_bundled_weights() -> None:
     fit = load_checkpoint(BUNDLED).training["fit"]
     assert f"β = {fit['beta']:g}" in README
     assert f"{fit['epochs']} epochs" in README
 
 
-def clean_environment() -> dict[str, str]:
-    """What a newcomer's shell has: nothing of this virtual environment."""
-    environment = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(
-            # ARGS: what `make test ARGS=…` was told is not for the commands that a test runs.
-            ("MNN_", "COV_", "VIRTUAL_ENV", "PYTHONPATH", "MAKE", "MFLAGS", "ARGS")
-        )
-    }
-    inside = str(Path(sys.prefix) / "bin")
-    path = environment["PATH"].split(os.pathsep)
-    environment["PATH"] = os.pathsep.join(entry for entry in path if entry != inside)
-    return environment
-
-
-def make(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """`make` in this environment, so that it has nothing to install."""
-    if not (Path(sys.prefix) / ".ready").exists():
-        pytest.skip("these tests do not run in an environment made by make")
-    return subprocess.run(
-        ["make", f"VENV={sys.prefix}", *arguments],
-        cwd=ROOT,
-        env=clean_environment(),
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-def test_make_passes_arguments_through_to_training(tmp_path: Path) -> None:
-    output = tmp_path / "x.safetensors"
-    made = make("train", f"ARGS=--dataset digits --epochs 2 --brief --force --output {output}")
-    assert "A short run, 2 of the usual" in made.stdout
-    assert output.exists()
-
-
-def test_make_evaluates_a_folder_of_pictures(tmp_path: Path) -> None:
-    folder, sheet = tmp_path / "my-pictures", tmp_path / "sheet.png"
-    folder.mkdir()
-    shutil.copy(ROOT / "docs/examples/seven.png", folder)
-    (folder / "manifest.csv").write_text("file,label,kind\nseven.png,7,drawing\n")
-    made = make("evaluate", f"ARGS=--pictures {folder} --sheet {sheet} --draws 10")
-    assert re.search(r"drawing +1 +1 +100\.0 % +1 +100\.0 % +0", made.stdout)
-    assert sheet.exists()
-
-
 def test_make_alone_lists_the_targets() -> None:
-    listed = make().stdout
-    for target in ("serve", "test", "train", "check"):
-        assert target in listed
-
-
-@pytest.mark.slow
-def test_a_clean_clone_serves_with_one_command(tmp_path: Path, wait: Wait) -> None:
-    clone, port = tmp_path / "clone", free_port()
-    subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
-    process = subprocess.Popen(
-        ["make", "serve", f"MNN_PORT={port}"],
-        cwd=clone,
-        env=clean_environment(),
-        start_new_session=True,
-    )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait(f"{url}/health/ready", process)
-        with (clone / "docs" / "examples" / "seven.png").open("rb") as file:
-            answer = httpx.post(f"{url}/predict", files={"file": file}, timeout=30).json()
-        assert (answer["prediction"], answer["decision"]) == ("7", "accept")
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
-
-
-@pytest.fixture
-def wait() -> Wait:
-    def until_ok(url: str, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + 540
-        while time.monotonic() < deadline:
-            if process.poll() is not None:
-                pytest.fail(f"the command has ended, with code {process.returncode}")
-            try:
-                if httpx.get(url, timeout=5).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(1)
-        pytest.fail(f"{url} did not answer in time")
-
-    return until_ok
-
-
-@pytest.mark.slow
-def test_pip_installs_the_packages_with_their_weights(tmp_path: Path) -> None:
-    """Into a folder of its own, with the dependencies that are already here."""
-    site = tmp_path / "site"
-    subprocess.run(
-        [
-            sys.executable, "-m", "pip", "install", "-q", "--no-deps", "-c",
-            str(ROOT / "constraints.txt"), "--target", str(site), str(ROOT),
-        ],
-        check=True,
-    )  # fmt: skip
-    code = (
-        "import model, service, training; from model import load;"
-        f"assert model.__file__.startswith({str(site)!r});"
-        f"print(load().predict({str(ROOT / 'docs/examples/seven.png')!r}).prediction)"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(site)},
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert result.stdout.strip() == "7"
+    listed = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for target in ("serve", "train", "test", "test-all", "check"):
+        assert re.search(rf"^{target} +\w", listed, re.MULTILINE)

@@ -1,18 +1,15 @@
-"""The containers: what their files say, and what a real engine makes of them (marker `docker`).
+"""The containers on a Docker engine, by the documented commands.
 
-`docker compose up` and `docker compose run --rm training` are run as the README has them, in a
-project of their own that is removed again.
+They run in a Compose project of their own, which is removed again.
 """
 
 import hashlib
 import io
 import json
 import os
-import re
 import signal
 import subprocess
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +21,6 @@ import yaml
 from PIL import Image, ImageDraw
 
 from model.checkpoint import BUNDLED
-from service.settings import Settings
 from tests.support.paths import ROOT
 from training.config import PRESETS
 from training.data.datasets import Mnist
@@ -40,43 +36,8 @@ TRAIN = (
 )  # fmt: skip
 
 
-# What the files say
-
-
-@pytest.fixture(scope="module")
-def main_file() -> dict[str, Any]:
-    document: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-    return document
-
-
-def test_the_image_states_the_version_of_the_project() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert f'image.version="{version}"' in (ROOT / "Dockerfile").read_text()
-
-
-def test_the_index_of_pytorch_adds_to_the_usual_one() -> None:
-    # Alone it lacks what the constraints pin of PyTorch's own dependencies.
-    assert not re.search(r"(?<!extra)-index-url", (ROOT / "Dockerfile").read_text())
-
-
-def test_every_setting_reaches_the_container_but_its_address(main_file: dict[str, Any]) -> None:
-    passed = set(main_file["services"]["service"]["environment"])
-    settings = {f"MNN_{name.upper()}" for name in Settings.model_fields}
-    assert passed == settings - {"MNN_HOST", "MNN_PORT"}
-
-
-def test_the_grace_period_is_above_the_longest_drain(main_file: dict[str, Any]) -> None:
-    grace_s = int(main_file["services"]["service"]["stop_grace_period"].removesuffix("s"))
-    defaults = Settings.model_fields
-    drain_s = defaults["body_timeout_s"].default + defaults["request_timeout_s"].default
-    assert grace_s >= drain_s + 5
-
-
-# What the engine makes of them
-
-
 class Compose:
-    """`docker compose` in the test's own project, with settings of the README's kind."""
+    """`docker compose` in the test's own project, with settings of the documented kind."""
 
     def __init__(self, **settings: str) -> None:
         self.settings = settings
@@ -84,9 +45,9 @@ class Compose:
     def __call__(
         self, *arguments: str, code: int = 0, timeout: float = 900
     ) -> subprocess.CompletedProcess[str]:
-        """Run it, and demand an exit code; standard output and error come together."""
+        """Run a command and check its exit code; standard output and error come together."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("MNN_")}
-        defaults = {"MNN_PUBLISH": "127.0.0.1:", "MNN_WATCH_INTERVAL_S": "0.2"}
+        defaults = {"MNN_PUBLISH": "127.0.0.1:", "MNN_RELOAD_POLL_INTERVAL_S": "0.2"}
         done = subprocess.run(
             ["docker", "compose", "--project-name", PROJECT, "--ansi", "never", *arguments],
             cwd=ROOT,
@@ -188,7 +149,6 @@ def compose(images: None) -> Iterator[Compose]:  # noqa: ARG001 - for its effect
     compose("down", "--volumes", "--remove-orphans")
 
 
-@pytest.mark.docker
 @pytest.mark.usefixtures("images")
 @pytest.mark.parametrize("image", ["service", "training"])
 def test_an_image_has_a_user_without_a_name_and_no_tools(image: str) -> None:
@@ -203,8 +163,7 @@ def test_an_image_has_a_user_without_a_name_and_no_tools(image: str) -> None:
     assert "/" not in found.replace("/build", "")
 
 
-@pytest.mark.docker
-def test_up_serves_the_shipped_weights_locked_down_and_within_its_limits(compose: Compose) -> None:
+def test_up_serves_the_bundled_weights_locked_down(compose: Compose) -> None:
     compose("up", "--wait", "--no-build")
     (container,) = compose.containers()
     body = described(container)
@@ -219,10 +178,10 @@ def test_up_serves_the_shipped_weights_locked_down_and_within_its_limits(compose
     assert int(facts["CapEff"], 16) == int(facts["CapBnd"], 16) == 0
     assert facts["NoNewPrivs"] == "1"
     for folder in ("/srv", "/srv/checkpoints", "/usr/local"):
-        refused = subprocess.run(
+        done = subprocess.run(
             ["docker", "exec", container, "touch", f"{folder}/x"], capture_output=True, check=False
         )
-        assert b"Read-only file system" in refused.stderr
+        assert b"Read-only file system" in done.stderr
     docker("exec", container, "touch", "/tmp/x")
     limits = inspect(container, ".HostConfig")
     assert limits["NanoCpus"] == 2e9
@@ -230,22 +189,21 @@ def test_up_serves_the_shipped_weights_locked_down_and_within_its_limits(compose
     assert limits["PidsLimit"] == 256
 
 
-@pytest.mark.docker
-def test_lanes_follow_the_granted_cpus_and_the_memory_suffices(compose: Compose) -> None:
+def test_worker_threads_follow_the_granted_cpus_and_the_memory_suffices(compose: Compose) -> None:
     compose.settings["MNN_CPUS"] = "1"
     compose("up", "--wait", "--no-build")
     (container,) = compose.containers()
-    assert described(container)["lanes"] == 1
+    assert described(container)["worker_threads"] == 1
 
-    # The default, and the largest pictures that are read, more at once than there are lanes.
+    # The default, and more of the largest accepted images at once than there are worker threads.
     del compose.settings["MNN_CPUS"]
     compose("up", "--wait", "--no-build")
     (container,) = compose.containers()
-    assert described(container)["lanes"] == min(2, len(os.sched_getaffinity(0)))
-    picture = Image.new("RGBA", (5000, 5000), (250, 250, 250, 255))
-    ImageDraw.Draw(picture).line([(2500, 1000), (2500, 4000)], (10, 10, 10, 255), width=300)
+    assert described(container)["worker_threads"] == min(2, len(os.sched_getaffinity(0)))
+    image = Image.new("RGBA", (5000, 5000), (250, 250, 250, 255))
+    ImageDraw.Draw(image).line([(2500, 1000), (2500, 4000)], (10, 10, 10, 255), width=300)
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
 
     def ask(_: int) -> int:
         url = f"{address(container)}/predict"
@@ -257,8 +215,7 @@ def test_lanes_follow_the_granted_cpus_and_the_memory_suffices(compose: Compose)
     assert inspect(container, ".RestartCount") == 0
 
 
-@pytest.mark.docker
-def test_training_refreshes_every_running_service_without_a_restart(compose: Compose) -> None:
+def test_training_updates_every_running_service_without_a_restart(compose: Compose) -> None:
     compose("up", "--wait", "--no-build", "--scale", "service=2")
     containers = compose.containers()
     assert len(containers) == 2
@@ -267,19 +224,18 @@ def test_training_refreshes_every_running_service_without_a_restart(compose: Com
 
     written = compose.train()
     for container in containers:
-        until(lambda c=container: described(c)["source"] == "file", "not refreshed")
+        until(lambda c=container: described(c)["source"] == "file", "not reloaded")
     versions = {described(container)["version"] for container in containers}
     assert len(versions) == 1
     assert f"version {versions.pop()}" in written
     assert [inspect(container, ".State.StartedAt") for container in containers] == started
 
-    # Back to the shipped weights, as the operator is told.
+    # Back to the bundled weights, as the documents say.
     compose.train("--entrypoint", "rm", "training", CHECKPOINT)
     for container in containers:
-        until(lambda c=container: described(c)["source"] == "shipped", "not gone back")
+        until(lambda c=container: described(c)["source"] == "shipped", "not reset")
 
 
-@pytest.mark.docker
 def test_training_may_come_first(compose: Compose) -> None:
     compose.train()
     assert in_volume("stat -c %u:%g . digits.safetensors").split() == [USER, USER]
@@ -288,30 +244,28 @@ def test_training_may_come_first(compose: Compose) -> None:
     assert described(container)["source"] == "file"
 
 
-@pytest.mark.docker
-def test_a_damaged_checkpoint_changes_nothing_and_is_told(compose: Compose) -> None:
+def test_a_damaged_checkpoint_changes_nothing_and_is_reported(compose: Compose) -> None:
     compose("up", "--wait", "--no-build")
     (container,) = compose.containers()
     good = described(container)["version"]
     put_in_volume(BUNDLED.read_bytes()[:100_000])
-    until(lambda: described(container)["refresh_error"] is not None, "not told")
+    until(lambda: described(container)["reload_error"] is not None, "not reported")
     body = described(container)
     assert body["version"] == good
-    assert body["refresh_error"].startswith("digits.safetensors: not a whole safetensors file")
+    assert body["reload_error"].startswith("digits.safetensors: not a whole safetensors file")
     assert "the new checkpoint was not taken" in compose("logs", "service").stdout
 
-    # Whoever starts with it is told at once, and does not serve something else in silence.
+    # A start with it fails instead of serving something else.
     compose("stop")
     docker("start", container)
-    refused = f"cannot serve: {CHECKPOINT}: not a whole safetensors file"
-    until(lambda: refused in compose("logs", "service").stdout, "not refused")
-    put_in_volume(BUNDLED.read_bytes())  # mended: the next of its restarts serves
-    until(lambda: inspect(container, ".State.Health.Status") == "healthy", "not mended", 90)
+    reason = f"cannot serve: {CHECKPOINT}: not a whole safetensors file"
+    until(lambda: reason in compose("logs", "service").stdout, "not rejected")
+    put_in_volume(BUNDLED.read_bytes())  # the next restart serves
+    until(lambda: inspect(container, ".State.Health.Status") == "healthy", "not recovered", 90)
     assert described(container)["source"] == "file"
 
 
-@pytest.mark.docker
-def test_a_volume_that_may_not_be_written_is_told_and_its_weights_kept(compose: Compose) -> None:
+def test_a_read_only_volume_is_reported_and_its_weights_kept(compose: Compose) -> None:
     compose("create", "--no-build")  # makes the volume
     put_in_volume(BUNDLED.read_bytes())
     in_volume("chown -R 0:0 . && chmod 755 .", user="0:0")
@@ -328,8 +282,7 @@ def digest_in_volume() -> str:
     return in_volume("sha256sum digits.safetensors").split()[0]
 
 
-@pytest.mark.docker
-def test_a_disk_that_fills_up_is_told_and_loses_nothing(compose: Compose) -> None:
+def test_a_full_disk_is_reported_and_loses_nothing(compose: Compose) -> None:
     # A disk of 1.5 MB that holds the weights being served and something else. What is left is
     # enough for the state after an epoch (304 kB), and not for the new weights (103 kB) beside it.
     volume = f"{PROJECT}_checkpoints"
@@ -339,9 +292,9 @@ def test_a_disk_that_fills_up_is_told_and_loses_nothing(compose: Compose) -> Non
         "--opt", "device=tmpfs", "--opt", "o=size=1500k,uid=10001,gid=10001", volume,
     )  # fmt: skip
     compose("up", "--wait", "--no-build")  # keeps it mounted
-    shipped = BUNDLED.read_bytes()
-    put_in_volume(shipped)
-    in_volume(f"head -c {(1500 - 385) * 1024 - len(shipped)} /dev/zero > other")
+    bundled = BUNDLED.read_bytes()
+    put_in_volume(bundled)
+    in_volume(f"head -c {(1500 - 385) * 1024 - len(bundled)} /dev/zero > other")
     before = digest_in_volume()
     said = compose.train(code=1)
     assert "the disk that holds checkpoints is full" in said
@@ -356,8 +309,7 @@ def test_a_disk_that_fills_up_is_told_and_loses_nothing(compose: Compose) -> Non
     assert digest_in_volume() != before
 
 
-@pytest.mark.docker
-def test_it_comes_back_after_a_kill_and_stops_within_the_grace_period(compose: Compose) -> None:
+def test_it_restarts_after_a_kill_and_stops_within_the_grace_period(compose: Compose) -> None:
     compose("up", "--wait", "--no-build")
     (container,) = compose.containers()
     os.kill(inspect(container, ".State.Pid"), signal.SIGKILL)
@@ -367,9 +319,8 @@ def test_it_comes_back_after_a_kill_and_stops_within_the_grace_period(compose: C
     assert inspect(container, ".State.ExitCode") == 0
 
 
-@pytest.mark.docker
 @pytest.mark.mnist
-def test_training_on_mnist_in_a_mounted_folder_refreshes_the_service(
+def test_training_on_mnist_in_a_mounted_folder_updates_the_service(
     compose: Compose, mnist_root: Path
 ) -> None:
     compose.settings["MNN_DATA_DIR"] = str(mnist_root.resolve())
@@ -378,15 +329,14 @@ def test_training_on_mnist_in_a_mounted_folder_refreshes_the_service(
     hasty = ("--epochs", "1", "--brief", "--imitated", "0", "--threads", "1")
     said = compose.train("training", *hasty)
     assert f"A short run, 1 of the usual {PRESETS[Mnist.name].fit.epochs} epochs" in said
-    until(lambda: described(container)["source"] == "file", "not refreshed")
+    until(lambda: described(container)["source"] == "file", "not reloaded")
     body = described(container)
     assert body["training"]["dataset"] == "mnist"
     assert body["metrics"]["test"]["error"] < 0.05
 
 
-@pytest.mark.docker
 @pytest.mark.usefixtures("images")
-def test_without_data_or_a_network_the_training_says_what_to_do() -> None:
+def test_training_without_data_or_network_says_what_to_do() -> None:
     name = f"{PROJECT}-training"
     done = subprocess.run(
         ["docker", "run", "--rm", "--read-only", "--network", "none", name],
@@ -397,7 +347,6 @@ def test_without_data_or_a_network_the_training_says_what_to_do() -> None:
     assert done.stderr.startswith("error: ")
 
 
-@pytest.mark.docker
 @pytest.mark.usefixtures("images")
 def test_the_overlay_for_a_gpu_selects_the_image_with_cuda() -> None:
     gpu = Compose()
