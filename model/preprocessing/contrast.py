@@ -1,8 +1,9 @@
-"""Telling ink from paper in a picture of any kind: photograph, scan, drawing, export.
+"""Foreground contrast: separate strokes from the background in photographs, scans and drawings.
 
-Three questions in turn. *Colour*: along which axis of the colours does the ink stand out? *Light*:
-how bright would the paper be at each pixel if nothing were written there? *Ink*: is it darker or
-lighter than the paper, and by how much?
+Three steps. *Colour*: project RGB on the axis of largest local variance. *Background illumination*:
+estimate how bright each pixel would be without a stroke, by a quadratic surface and a morphological
+closing. *Polarity and scale*: decide whether strokes are darker or lighter than the background, and
+divide their difference from it by its typical value.
 """
 
 from collections.abc import Iterator
@@ -15,39 +16,40 @@ from PIL import Image, ImageFilter
 
 from model.preprocessing.morphology import mean_around, running_extreme
 
-__all__ = ["INK", "Contrast", "colour_axis", "find_contrast"]
+__all__ = ["FOREGROUND", "Contrast", "colour_axis", "find_contrast"]
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-INK = 0.5
-"""Contrast from which a pixel is ink: halfway between paper and ink."""
+FOREGROUND = 0.5
+"""Contrast threshold of foreground pixels: halfway between background and stroke."""
 
-_LEAST_CONTRAST = 20.0  # grey levels between paper and ink below which there is no ink
-_LEAST_SHARE = 0.12  # and relative to the range of the whole picture
-_LEAST_SIGNAL = 4.0  # and in standard deviations of the paper's noise
-_CLEAN = 0.12  # noise relative to the ink above which the picture is smoothed
-_STROKES = (1 / 6, 1 / 14, 1 / 30)  # half of the widest stroke looked for, of the longer side
-_SHARP = 0.7  # steepness of the ink's edges above which nothing narrower is looked for
-_SHARP_DRAWING = 0.15  # the same on a ground of one colour
-_BETTER = 1.2  # and by how much a score must be better to prefer narrower strokes or fainter ink
-_MUCH = 1.4  # how much more ink there must be at half the depth to look for fainter ink
-_REDUCTION = 48  # pixels of the longer side up to which a picture is taken for a reduction
-_UNEVEN = 10.0  # median distance in grey levels from a surface that is no light on paper
-_ROOM = 0.2  # paper that is added where ink touches the edge, of the longer side
-_CROWDED = 0.3  # share of the picture that ink may cover without more paper around it
-_EVEN = 6.0  # grey levels by which most of the paper of a drawing or an even scan may vary
+# Smallest contrast of a foreground: in grey levels, of the image's range, and in noise levels.
+_MIN_CONTRAST = 20.0
+_MIN_RANGE_SHARE = 0.12
+_MIN_SIGNAL_TO_NOISE = 4.0
+_MAX_NOISE = 0.12  # noise relative to the contrast above which the image is smoothed
+_HALF_WIDTHS = (1 / 6, 1 / 14, 1 / 30)  # largest half stroke widths tried, of the longer side
+_SHARP = 0.7  # edge sharpness above which no narrower strokes are tried
+_SHARP_UNIFORM = 0.15  # the same on a uniform background
+_BETTER = 1.2  # factor by which a score must be better to prefer narrower or fainter strokes
+_FAINTER = 1.4  # factor of pixels at a quarter of the depth from which fainter strokes are tried
+_THUMBNAIL = 48  # longer side in pixels up to which an image is treated as a thumbnail
+_UNEVEN = 10.0  # median residual in grey levels above which the surface is rejected
+_PADDING = 0.2  # background added if the foreground touches the border, of the longer side
+_CROWDED = 0.3  # share of foreground pixels above which background is added
+_UNIFORM = 6.0  # deviation in grey levels of most pixels of a uniform border
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """How much ink each pixel holds: (H, W), 0 for paper, about 1 for ink.
+    """Foreground contrast of an image.
 
     Attributes:
-        values: The contrast of each pixel.
-        noise: Standard deviation of the paper's.
-        sharpness: How steep the picture is along the outline of the ink.
-        score: How much steep outline there is.
+        values: (H, W), 0 for background, about 1 for strokes.
+        noise: Standard deviation of the background's values.
+        sharpness: Mean edge steepness along the outline of the foreground, from 0 to 1.
+        score: Sharpness times total edge steepness in grey levels; larger is better.
     """
 
     values: Floats
@@ -56,19 +58,19 @@ class Contrast:
     score: float
 
 
-def colour_axis(picture: NDArray[np.uint8]) -> Floats:
-    """The combination of red, green and blue along which fine detail varies most.
+def colour_axis(image: NDArray[np.uint8]) -> Floats:
+    """First principal axis of the image's local detail in RGB.
 
-    Black ink on white paper gives about the mean of the three, yellow ink on white paper blue.
+    Black on white gives about the mean of the channels, yellow on white gives blue.
 
     Args:
-        picture: (H, W, 3), small: some thousand pixels are enough.
+        image: (H, W, 3); some thousand pixels are enough.
 
     Returns:
         Three weights whose magnitudes sum to 1.
     """
-    smooth = Image.fromarray(picture).filter(ImageFilter.BoxBlur(max(picture.shape) // 6))
-    detail = (picture.astype(np.float32) - np.asarray(smooth, np.float32)).reshape(-1, 3)
+    smooth = Image.fromarray(image).filter(ImageFilter.BoxBlur(max(image.shape) // 6))
+    detail = (image.astype(np.float32) - np.asarray(smooth, np.float32)).reshape(-1, 3)
     _, vectors = np.linalg.eigh(detail.T @ detail)
     axis: Floats = vectors[:, -1].astype(np.float32)
     axis = axis / np.abs(axis).sum()
@@ -76,53 +78,52 @@ def colour_axis(picture: NDArray[np.uint8]) -> Floats:
 
 
 def find_contrast(grey: Floats) -> Contrast | None:
-    """Tell ink from paper; None where nothing stands out from the paper.
+    """Foreground contrast, or None if nothing stands out from the background.
 
     Args:
-        grey: (H, W), 255 levels between black and white, of at most some hundred pixels a side.
+        grey: (H, W), from 0 (black) to 255 (white), at most some hundred pixels a side.
     """
     height, width = grey.shape
-    paper = _paper_at_border(grey)
-    room = 0
-    if paper is not None and paper.crowded:
-        # Ink that fills the picture gets paper around it, as if the picture were larger.
-        room = max(1, round(_ROOM * max(height, width)))
-        grey = np.pad(grey, room, constant_values=paper.level)
+    border = _uniform_border(grey)
+    pad = 0
+    if border is not None and border.crowded:
+        pad = max(1, round(_PADDING * max(height, width)))
+        grey = np.pad(grey, pad, constant_values=border.level)
     best: Contrast | None = None
     for last in (False, False, True):
-        best = _best(grey, paper)
-        if best is None or last or best.noise < _CLEAN:
+        best = _best(grey, border)
+        if best is None or last or best.noise < _MAX_NOISE:
             break
         grey = mean_around(grey, 1)
-    if best is None or not room:
+    if best is None or not pad:
         return best
-    return replace(best, values=best.values[room : room + height, room : room + width])
+    return replace(best, values=best.values[pad : pad + height, pad : pad + width])
 
 
-def _best(grey: Floats, paper: "_Paper | None") -> Contrast | None:
-    """The widest strokes, and the darkest ink, that explain the picture about as well as any."""
+def _best(grey: Floats, border: "_Border | None") -> Contrast | None:
+    """The contrast with the best score; wide and dark strokes are preferred."""
     surface = _surface(grey)
-    dark = _is_dark(grey, surface, paper)
-    # A drawing or a reduction has no shadows, and its strokes may be of any width.
-    even = max(grey.shape) <= _REDUCTION or paper is not None
+    dark = _is_dark(grey, surface, border)
+    # A uniform background or a thumbnail has no shadows: strokes may have any width.
+    any_width = max(grey.shape) <= _THUMBNAIL or border is not None
     best: Contrast | None = None
-    for stroke in (None, *_STROKES) if even else _STROKES:
-        for found in _at_scale(grey, surface, stroke, dark=dark):
+    for half_width in (None, *_HALF_WIDTHS) if any_width else _HALF_WIDTHS:
+        for found in _at_scale(grey, surface, half_width, dark=dark):
             if best is None or found.score > _BETTER * best.score:
                 best = found
-        if best is not None and best.sharpness > (_SHARP if stroke else _SHARP_DRAWING):
+        if best is not None and best.sharpness > (_SHARP if half_width else _SHARP_UNIFORM):
             break
     return best
 
 
 @dataclass(frozen=True)
-class _Paper:
-    """What most of the border shows, if that is one sheet of paper.
+class _Border:
+    """The uniform background along the image's border.
 
     Attributes:
-        level: Its grey.
-        tolerance: What departs further is ink.
-        crowded: Whether ink touches the border, or leaves little else.
+        level: Its grey level.
+        tolerance: Deviation in grey levels above which a pixel is foreground.
+        crowded: Whether the foreground touches the border or covers much of the image.
     """
 
     level: float
@@ -130,11 +131,11 @@ class _Paper:
     crowded: bool
 
 
-def _paper_at_border(grey: Floats) -> _Paper | None:
-    """The even paper along the picture's edge; None where light, shadow or other things are on it.
+def _uniform_border(grey: Floats) -> _Border | None:
+    """The uniform background along the border; None with uneven light, shadows or other objects.
 
-    Ink touches an edge in short runs. What covers nearly a side, or much of two sides around a
-    corner, is no ink.
+    Strokes touch the border in short runs. An object covers nearly a side, or much of two sides
+    around a corner.
     """
     height, width = grey.shape
     ring = np.concatenate(
@@ -160,60 +161,61 @@ def _paper_at_border(grey: Floats) -> _Paper | None:
             )
             if min(arms) > 0.22:
                 return None
-    if np.count_nonzero(np.abs(on - level) <= _EVEN) < 0.7 * on.size:
-        return None  # light falls unevenly on it
-    inked = np.count_nonzero(np.abs(grey - level) > tolerance)
-    crowded = bool(off.any()) or bool(inked > _CROWDED * grey.size)
-    return _Paper(level, tolerance, crowded)
+    if np.count_nonzero(np.abs(on - level) <= _UNIFORM) < 0.7 * on.size:
+        return None  # uneven light
+    foreground = np.count_nonzero(np.abs(grey - level) > tolerance)
+    crowded = bool(off.any()) or bool(foreground > _CROWDED * grey.size)
+    return _Border(level, tolerance, crowded)
 
 
 def _run(mask: Mask) -> int:
-    """How many of the first values are true in a row."""
+    """Length of the run of true values at the start."""
     return int(mask.size if mask.all() else mask.argmin())
 
 
 def _at_scale(
-    grey: Floats, surface: Floats, stroke: float | None, *, dark: bool
+    grey: Floats, surface: Floats, half_width: float | None, *, dark: bool
 ) -> Iterator[Contrast]:
-    """The contrast if no stroke is wider than twice `stroke` of the longer side, or any may be.
+    """The contrast for strokes of at most twice `half_width` of the longer side; any if None.
 
-    First as if the darkest were the ink, then, if there is much that is half as dark, as if that
-    were, and the darkest were dust or lines.
+    First for the darkest pixels as strokes. If many more pixels are a quarter as dark, then also
+    for half the depth: the darkest may be dust or lines.
     """
-    paper = (
-        surface if stroke is None else _paper_under_ink(grey - surface, stroke, dark=dark) + surface
-    )
-    # What dark ink takes away is a share of the light that falls on it.
-    share = 255 / np.maximum(paper, 64) if dark else np.ones((1, 1), np.float32)
-    depth, light = ((paper - grey) * share, grey * share) if dark else (grey - paper, grey)
+    background = surface
+    if half_width is not None:
+        background = _closed(grey - surface, half_width, dark=dark) + surface
+    # Dark strokes absorb a share of the light that falls on them.
+    share = 255 / np.maximum(background, 64) if dark else np.ones((1, 1), np.float32)
+    depth = (background - grey) * share if dark else grey - background
+    light = grey * share if dark else grey
     n = depth.size
     places = (int(0.16 * n), n // 2, n - 1 - min(n - 1, max(3, n // 3000)))
     low, middle, top = (float(value) for value in np.partition(depth, places, axis=None)[[*places]])
     deep = depth >= (middle + top) / 2
-    inked = depth[deep]
-    level = float(np.partition(inked, int(0.6 * inked.size))[int(0.6 * inked.size)]) - middle
+    strokes = depth[deep]
+    level = float(np.partition(strokes, int(0.6 * strokes.size))[int(0.6 * strokes.size)]) - middle
     noise = middle - low
-    # Beside the edge of a shadow, what is much fainter than the shadow is left of it.
+    # Beside the edge of a shadow, anything much fainter than the shadow is a remainder of it.
     least = 0.0
-    if stroke:
+    if half_width:
         shares = np.broadcast_to(share, depth.shape)[deep]
-        least = _LEAST_SHARE * float((grey.max() - grey.min()) * shares.mean())
+        least = _MIN_RANGE_SHARE * float((grey.max() - grey.min()) * shares.mean())
     half, quarter = (np.count_nonzero(depth > middle + level / f) for f in (2, 4))
-    for part in (1.0, 0.5) if quarter > _MUCH * half else (1.0,):
-        if part * level >= max(_LEAST_CONTRAST, _LEAST_SIGNAL * noise, least):
+    for part in (1.0, 0.5) if quarter > _FAINTER * half else (1.0,):
+        if part * level >= max(_MIN_CONTRAST, _MIN_SIGNAL_TO_NOISE * noise, least):
             values = (depth - np.float32(middle)) / np.float32(part * level)
-            sharpness, score = _edges(values > INK, light, part * level)
+            sharpness, score = _edges(values > FOREGROUND, light, part * level)
             yield Contrast(values, noise / (part * level), sharpness, score)
 
 
-def _edges(ink: Mask, light: Floats, level: float) -> tuple[float, float]:
-    """How steep the picture is where ink ends, relative to the ink's contrast; and a score.
+def _edges(foreground: Mask, light: Floats, level: float) -> tuple[float, float]:
+    """Mean edge steepness along the foreground's outline, and the score of `Contrast`.
 
-    The steepness is near 1 for ink with paper around it, near 0 where a shadow was taken for ink or
-    the inside of a wide stroke for paper. The score is larger the more steep outline is found.
+    Steepness is relative to the foreground's contrast `level`. It is near 1 for strokes, and near 0
+    if a shadow was taken for a stroke or the inside of a wide stroke for background.
     """
     steps = []
-    for mask, values in ((ink, light), (ink.T, light.T)):
+    for mask, values in ((foreground, light), (foreground.T, light.T)):
         row, column = np.nonzero(mask[3:-2] ^ mask[2:-3])
         reaches = (
             np.abs(values[row + 3 + i, column] - values[row + 2 - i, column]) for i in range(3)
@@ -226,14 +228,18 @@ def _edges(ink: Mask, light: Floats, level: float) -> tuple[float, float]:
 
 
 def _surface(grey: Floats) -> Floats:
-    """The light on the paper as a quadratic surface, fitted to what most of the picture follows."""
+    """Background illumination: a quadratic surface, fitted by iteratively reweighted least squares.
+
+    Returns:
+        (H, W), or (1, 1) if the background is uniform or no smooth surface fits.
+    """
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     if border.min() == border.max():
         return np.full((1, 1), border[0], np.float32)
     height, width = grey.shape
     small = _resized(grey, 16)
     basis, values = _basis(*small.shape), small.ravel()
-    # The border is mostly paper; a plane through its middle is where the fit begins.
+    # Start from the border's median, fit a plane, then the quadratic surface twice.
     residual = values - np.float32(_median(border))
     coefficients = np.zeros(6, np.float32)
     for n_terms in (3, 6, 6):
@@ -244,7 +250,7 @@ def _surface(grey: Floats) -> Floats:
         normal = weighted @ used + 1e-3 * np.eye(n_terms, dtype=np.float32)
         coefficients = np.linalg.solve(normal, weighted @ values)
         residual = values - used @ coefficients
-    if _median(np.abs(residual)) > _UNEVEN:  # no smooth light: the edge of a shadow
+    if _median(np.abs(residual)) > _UNEVEN:  # the edge of a shadow
         return np.full((1, 1), _median(border), np.float32)
     y, x = _axes(height, width)
     c = coefficients.astype(np.float32)
@@ -254,13 +260,13 @@ def _surface(grey: Floats) -> Floats:
 
 
 def _median(values: Floats) -> float:
-    """The upper median; NumPy's own takes several times as long for some hundred values."""
+    """The upper median; several times faster than NumPy's for some hundred values."""
     middle = values.size // 2
     return float(np.partition(values, middle)[middle])
 
 
 def _resized(grey: Floats, side: int) -> Floats:
-    """Reduced by averaging to at most `side` pixels either way."""
+    """Reduced by averaging to at most `side` pixels a side."""
     height, width = grey.shape
     size = (min(side, width), min(side, height))
     if size == (width, height):
@@ -269,6 +275,7 @@ def _resized(grey: Floats, side: int) -> Floats:
 
 
 def _axes(height: int, width: int) -> tuple[Floats, Floats]:
+    """Row and column coordinates from -1 to 1."""
     return (
         np.linspace(-1, 1, height, dtype=np.float32) if height > 1 else np.zeros(1, np.float32),
         np.linspace(-1, 1, width, dtype=np.float32) if width > 1 else np.zeros(1, np.float32),
@@ -277,55 +284,56 @@ def _axes(height: int, width: int) -> tuple[Floats, Floats]:
 
 @lru_cache(maxsize=64)
 def _basis(height: int, width: int) -> Floats:
+    """Monomials up to degree 2 at each pixel: 1, y, x, y², x², yx; (H · W, 6)."""
     y, x = _axes(height, width)
     yy, xx = (part.ravel() for part in np.meshgrid(y, x, indexing="ij"))
     return np.stack([np.ones_like(yy), yy, xx, yy * yy, xx * xx, yy * xx], axis=1)
 
 
-def _is_dark(grey: Floats, surface: Floats, paper: _Paper | None) -> bool:
-    """Whether the ink is darker than the paper.
+def _is_dark(grey: Floats, surface: Floats, border: _Border | None) -> bool:
+    """Whether strokes are darker than the background.
 
-    Where the border is one sheet of paper, by what departs from that. Elsewhere by the skewness of
-    the picture's detail: strokes take up little of their surroundings and differ much from their
-    mean; paper takes up most and differs little. In a photograph that is so within a shadow, too,
-    if grey values are compared by their ratios.
+    With a uniform border, decided by the sign of the deviations from it. Otherwise by the skewness
+    of local detail: strokes cover little of their surroundings and differ much from the local mean.
+    In a photograph, logarithms make this hold within shadows, too.
     """
     small = _resized(grey, 48)
-    if paper is not None:
-        beyond = small - np.float32(paper.level)
-        beyond[np.abs(beyond) <= paper.tolerance] = 0
+    if border is not None:
+        beyond = small - np.float32(border.level)
+        beyond[np.abs(beyond) <= border.tolerance] = 0
         if beyond.any():
             return float((beyond * np.abs(beyond)).sum()) <= 0
     flat = small - (surface if surface.size == 1 else _resized(surface, 48))
     beyond = (flat * np.abs(flat)).sum() / max(float((flat * flat).sum()), 1e-6)
-    if max(grey.shape) <= _REDUCTION:
+    if max(grey.shape) <= _THUMBNAIL:
         return _skew(small, 0.2) + 0.3 * float(beyond) <= 0
     ratios = np.log(np.maximum(small, 0) + 40)
     return _skew(ratios, 0.2) + _skew(ratios, 0.12) + 0.15 * float(beyond) <= 0
 
 
 def _skew(values: Floats, reach: float) -> float:
-    """How one-sidedly values differ from their surroundings, from -1 (lower) to 1 (higher)."""
+    """Skewness of the deviations from the local mean, from -1 (dark strokes) to 1 (light)."""
     detail = values - mean_around(values, max(2, int(max(values.shape) * reach)))
     weight = detail * detail
     return float((weight * detail).sum() / max(float((weight * np.abs(detail)).sum()), 1e-6))
 
 
-def _paper_under_ink(flat: Floats, stroke: float, *, dark: bool) -> Floats:
-    """The paper under the ink: what strokes of twice `stroke` of the longer side cannot hide.
+def _closed(flat: Floats, half_width: float, *, dark: bool) -> Floats:
+    """The background under the strokes: a morphological closing (opening for light strokes).
 
-    A morphological closing (opening for light ink), which follows the edge of a shadow exactly.
+    It removes strokes of up to twice `half_width` of the longer side, and follows the edges of
+    shadows exactly.
     """
-    radius = max(2, round(max(flat.shape) * stroke))
+    radius = max(2, round(max(flat.shape) * half_width))
     low, high = float(flat.min()), float(flat.max())
     step = max(high - low, 1e-3) / 255
     levels = ((flat - low) / step + 0.5).astype(np.uint8)
     first, second = (np.maximum, np.minimum) if dark else (np.minimum, np.maximum)
-    # Squares may stand half outside of the picture, or its corners would be taken for ink.
+    # Padded, or the corners of the image would be taken for strokes.
     padded = np.pad(levels, radius, mode="edge")
     closed = running_extreme(running_extreme(padded, radius, first), radius, second)
     if min(levels.shape) > 48:
-        # Smoothed, or noise would lift the paper; but never off what is there without.
+        # Smoothed, or noise would bias the background; limited by the unsmoothed closing.
         smooth = np.asarray(Image.fromarray(padded).filter(ImageFilter.BoxBlur(1)))
         smooth = running_extreme(running_extreme(smooth, radius, first), radius, second)
         closed = second(closed, smooth)

@@ -1,8 +1,8 @@
-"""Reading a picture within bounds: bytes, a Pillow image or an array to upright grey or colour.
+"""Decode image files, Pillow images and arrays within limits, to upright grey or colour.
 
-Formats by allow-list, pixels counted from the header before anything is decoded, damage told apart
-from what is not a picture at all. A large picture is reduced while it is read, in strips, so that
-little more memory is needed than its own pixels take.
+Only listed formats are accepted, and pixels are counted from the header before decoding. Damaged
+files and other formats raise different errors. Large images are reduced in strips, so that memory
+stays close to the size of their own pixels.
 """
 
 import io
@@ -20,17 +20,17 @@ from model.errors import CorruptImageError, ImageTooLargeError, UnsupportedForma
 __all__ = ["MAX_PIXELS", "MAX_SIDE", "Decoding", "read_array", "read_bytes", "read_image"]
 
 MAX_PIXELS = 25_000_000
-"""Default bound on width × height of a picture, read from its header before decoding."""
+"""Default limit on width × height, read from the header before decoding."""
 
 MAX_SIDE = 1024
-"""Pixels of the longer side to which larger pictures are reduced."""
+"""Larger images are reduced to at most this many pixels a side."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")
-_MOST_SCANS = 100  # a progressive JPEG has about ten, a multi-picture file some for each
+_MAX_SCANS = 100  # a progressive JPEG has about ten, a multi-image file some for each
 
 Decoding: TypeAlias = Callable[[int], AbstractContextManager[None]]
-"""Entered with the number of pixels around their decoding, to bound what is decoded at once."""
+"""Called with the number of pixels; the returned context is entered while they are decoded."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 _SIGNATURES = (
@@ -43,11 +43,11 @@ _SIGNATURES = (
     b"MM\x00+",
 )
 
-_FLOATING_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, 65535.0))
-_WHOLE_RANGES = ((0.0, 4095.0), (0.0, 65535.0))
+_FLOAT_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, 65535.0))
+_INTEGER_RANGES = ((0.0, 4095.0), (0.0, 65535.0))
 
 _ORIENTATION_TAG = 0x0112
-_TURNS = {
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -56,63 +56,63 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a picture of that EXIF orientation upright."""
+"""The transpose that makes an image of that EXIF orientation upright."""
 
-_STRIP_PIXELS = 2**18  # a strip fits a core's cache
+_STRIP_PIXELS = 2**18  # a strip fits a CPU cache
 
 
 def read_bytes(
     data: bytes, *, max_pixels: int = MAX_PIXELS, decoding: Decoding | None = None
 ) -> Image.Image:
-    """Read a picture file.
+    """Decode an image file.
 
     Args:
         data: The whole file: PNG, JPEG, WebP, BMP, GIF (first frame) or TIFF (first page).
-        max_pixels: Bound on width × height, checked before decoding.
-        decoding: Entered around the decoding, with the number of pixels.
+        max_pixels: Limit on width × height, checked before decoding.
+        decoding: Limits what is decoded at once.
 
     Returns:
-        The picture, upright, of at most `MAX_SIDE` pixels a side; mode L, RGB or F (0 to 255). What
-        is transparent is laid on the paper or the board it was most likely drawn for.
+        The upright image, at most `MAX_SIDE` pixels a side, in mode L, RGB or F (0 to 255).
+        Transparent images are laid on white if they are dark, else on black.
 
     Raises:
         UnsupportedFormatError: If the bytes are none of these formats.
-        ImageTooLargeError: If the header tells of more pixels than allowed.
+        ImageTooLargeError: If the header declares more pixels than allowed.
         CorruptImageError: If the file is empty, truncated or damaged.
     """
     if not data:
         raise CorruptImageError("the file is empty")
     _check_pixels(_png_size(data), max_pixels)
     if data.startswith(_PNG):
-        data = _plain_png(data)
-    with _open_header(data) as picture:
-        _check_pixels(picture.size, max_pixels)
-        _check_scans(picture, data)
-        with _damage_reported():
+        data = _essential_png(data)
+    with _open_header(data) as image:
+        _check_pixels(image.size, max_pixels)
+        _check_scans(image, data)
+        with _decoder_errors_translated():
             # JPEG can be decoded straight to a half, quarter or eighth of its size.
-            width, height = (max(1, side * MAX_SIDE // max(picture.size)) for side in picture.size)
-            picture.draft(None, (width, height))
-            n_pixels = picture.width * picture.height
+            width, height = (max(1, side * MAX_SIDE // max(image.size)) for side in image.size)
+            image.draft(None, (width, height))
+            n_pixels = image.width * image.height
             with decoding(n_pixels) if decoding else nullcontext():
-                picture.load()
-                return _upright(picture)
+                image.load()
+                return _upright(image)
 
 
-def read_image(picture: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The same for a Pillow image.
+def read_image(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Load a Pillow image, as `read_bytes` does a file.
 
     Raises:
         ImageTooLargeError: If it has more pixels than allowed.
         CorruptImageError: If it cannot be decoded.
     """
-    _check_pixels(picture.size, max_pixels)
-    with _damage_reported():
-        picture.load()
-        return _upright(picture)
+    _check_pixels(image.size, max_pixels)
+    with _decoder_errors_translated():
+        image.load()
+        return _upright(image)
 
 
 def read_array(array: ArrayLike) -> Image.Image:
-    """The same for an array of pixels.
+    """Convert an array of pixels, to the same form as `read_bytes`.
 
     Args:
         array: (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA; integers from 0 to 255 or floating
@@ -129,7 +129,7 @@ def read_array(array: ArrayLike) -> Image.Image:
         values = values.astype(np.float32)
     top = 1.0 if np.issubdtype(values.dtype, np.floating) else 255.0
     low, high = values.min(), values.max()
-    if not (low >= 0 and high <= top):  # also refuses NaN
+    if not (low >= 0 and high <= top):  # also rejects NaN
         raise ValueError(
             f"expected values from 0 to {top:g} for {values.dtype}, got {low} to {high}"
         )
@@ -142,7 +142,7 @@ def read_array(array: ArrayLike) -> Image.Image:
 
 
 def _open_header(data: bytes) -> Image.Image:
-    """Open a picture without decoding it."""
+    """Open an image without decoding it."""
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -156,30 +156,30 @@ def _open_header(data: bytes) -> Image.Image:
 
 
 def _has_known_signature(data: bytes) -> bool:
-    """Whether the bytes begin as one of the accepted formats does."""
+    """Whether the bytes start like one of the accepted formats."""
     webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
-    bitmap = data[:2] == b"BM" and data[6:10] == bytes(4)  # two letters alone may be a text
+    bitmap = data[:2] == b"BM" and data[6:10] == bytes(4)  # "BM" alone may start a text
     return webp or bitmap or data.startswith(_SIGNATURES)
 
 
 def _png_size(data: bytes) -> tuple[int, int]:
     """Width and height from a PNG's first chunk, (0, 0) for anything else.
 
-    Pillow says nothing of the size of a file that ends after its header.
+    Pillow does not tell the size of a file that ends after its header.
     """
     if data[:8] != _PNG or data[12:16] != b"IHDR" or len(data) < 24:
         return 0, 0
     return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
 
 
-def _plain_png(data: bytes) -> bytes:
-    """A PNG of what decides its pixels alone, its data in one chunk.
+def _essential_png(data: bytes) -> bytes:
+    """A PNG reduced to the chunks that decide its pixels, with the data in one chunk.
 
     Texts and colour profiles may inflate to any size, and a million empty chunks take seconds.
 
     Raises:
         CorruptImageError: If a checksum is wrong or the end is missing: Pillow decodes damaged
-            pixels without a word.
+            pixels without an error.
     """
     chunks: dict[bytes, bytes] = {}
     pixels, at = [], len(_PNG)
@@ -205,16 +205,16 @@ def _plain_png(data: bytes) -> bytes:
     return _PNG + b"".join(chunks[kind] for kind in _PNG_CHUNKS if kind in chunks)
 
 
-def _check_scans(picture: Image.Image, data: bytes) -> None:
-    """Refuse a JPEG of endlessly many scans, each of which takes time for all of the picture.
+def _check_scans(image: Image.Image, data: bytes) -> None:
+    """Reject a JPEG with too many scans: each takes the time of a whole image.
 
-    Within compressed data a byte of 255 is always followed by 0, so these two bytes are a marker.
-    A TIFF may hold a JPEG in each of many strips, but no progressive one.
+    In compressed data a byte 255 is always followed by 0, so the two bytes counted are a marker. A
+    TIFF may hold a JPEG in each of many strips, but no progressive one.
     """
-    compression = str(picture.info.get("compression", ""))
-    if picture.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > _MOST_SCANS:
-        raise CorruptImageError(f"the picture has more than {_MOST_SCANS} scans")
-    if picture.format == "TIFF" and "jpeg" in compression and b"\xff\xc2" in data:
+    compression = str(image.info.get("compression", ""))
+    if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > _MAX_SCANS:
+        raise CorruptImageError(f"the picture has more than {_MAX_SCANS} scans")
+    if image.format == "TIFF" and "jpeg" in compression and b"\xff\xc2" in data:
         raise CorruptImageError("the TIFF holds a progressive JPEG")
 
 
@@ -227,8 +227,8 @@ def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
 
 
 @contextmanager
-def _damage_reported() -> Iterator[None]:
-    """Turn whatever a decoder raises on a hostile file into one exception of ours."""
+def _decoder_errors_translated() -> Iterator[None]:
+    """Translate any exception of a decoder into `CorruptImageError`."""
     try:
         yield
     except MemoryError:
@@ -237,79 +237,79 @@ def _damage_reported() -> Iterator[None]:
         raise CorruptImageError("the picture is truncated or damaged") from error
 
 
-def _upright(picture: Image.Image) -> Image.Image:
+def _upright(image: Image.Image) -> Image.Image:
     """Any mode to upright L, RGB or F (0 to 255), reduced to at most `MAX_SIDE` a side."""
-    factor = _factor(picture.size)
-    if picture.mode.startswith(("I", "F")):
-        deep = picture
-        if picture.mode.startswith("I;16") and picture.mode != "I;16":  # which Pillow cannot crop
-            deep = Image.fromarray(np.asarray(picture).astype(np.uint16))
+    factor = _factor(image.size)
+    if image.mode.startswith(("I", "F")):
+        deep = image
+        if image.mode.startswith("I;16") and image.mode != "I;16":  # Pillow cannot crop these
+            deep = Image.fromarray(np.asarray(image).astype(np.uint16))
         low, high = _range(deep)
         scale = np.float32(255 / (high - low))
         small = _in_strips(deep, "F", factor, lambda strip: _scaled(strip, low, high, scale))
-    elif picture.has_transparency_data and not _is_opaque(picture):
-        # Reduced with colours weighted by their opacity (mode RGBa), then laid on paper.
-        small = _in_strips(picture, "RGBa", factor, lambda strip: _as_rgba(strip).convert("RGBa"))
+    elif image.has_transparency_data and not _is_opaque(image):
+        # Reduce with premultiplied alpha (mode RGBa), then lay on a background.
+        small = _in_strips(image, "RGBa", factor, lambda strip: _as_rgba(strip).convert("RGBa"))
         small = _opaque(small.convert("RGBA")).convert("RGB")
-    elif picture.mode == "LAB":  # its lightness is enough, and colours take long to convert
-        small = _in_strips(picture, "L", factor, lambda strip: strip.getchannel("L"))
+    elif image.mode == "LAB":  # lightness is enough, and converting colours is slow
+        small = _in_strips(image, "L", factor, lambda strip: strip.getchannel("L"))
     else:
-        mode = "L" if picture.mode in ("1", "L") else "RGB"
-        small = _in_strips(picture, mode, factor, lambda strip: strip.convert(mode))
-    orientation = _orientation(picture)
-    return small.transpose(_TURNS[orientation]) if orientation in _TURNS else small
+        mode = "L" if image.mode in ("1", "L") else "RGB"
+        small = _in_strips(image, mode, factor, lambda strip: strip.convert(mode))
+    orientation = _orientation(image)
+    return small.transpose(_TRANSPOSES[orientation]) if orientation in _TRANSPOSES else small
 
 
-def _is_opaque(picture: Image.Image) -> bool:
-    return picture.mode in ("RGBA", "LA") and picture.getchannel("A").getextrema() == (255, 255)
+def _is_opaque(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA") and image.getchannel("A").getextrema() == (255, 255)
 
 
-def _as_rgba(picture: Image.Image) -> Image.Image:
-    return picture if picture.mode == "RGBA" else picture.convert("RGBA")
+def _as_rgba(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGBA" else image.convert("RGBA")
 
 
 def _factor(size: tuple[int, int]) -> int:
-    """The whole number by which both sides are divided to fit `MAX_SIDE`."""
+    """The integer by which both sides are divided to fit `MAX_SIDE`."""
     return -(-max(size) // MAX_SIDE)
 
 
 def _in_strips(
-    picture: Image.Image,
+    image: Image.Image,
     mode: str,
     factor: int,
     convert: Callable[[Image.Image], Image.Image],
 ) -> Image.Image:
-    """Convert and reduce by averaging, a strip at a time: no second copy of a large picture."""
-    if factor == 1 and picture.mode == mode != "F":
-        return picture
-    width, height = picture.size
+    """Convert and reduce by averaging, strip by strip: no second copy of a large image."""
+    if factor == 1 and image.mode == mode != "F":
+        return image
+    width, height = image.size
     rows = max(1, _STRIP_PIXELS // (width * factor)) * factor
     if height <= rows:
-        return convert(picture).reduce(factor)
+        return convert(image).reduce(factor)
     small = Image.new(mode, (-(-width // factor), -(-height // factor)))
     for top in range(0, height, rows):
-        strip = picture.crop((0, top, width, min(top + rows, height)))
+        strip = image.crop((0, top, width, min(top + rows, height)))
         small.paste(convert(strip).reduce(factor), (0, top // factor))
     return small
 
 
-def _orientation(picture: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) where there is none or it cannot be read."""
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; 1 (upright) if there is none or it cannot be read."""
     try:
-        return int(picture.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # noqa: BLE001 - damaged notes about a picture do not damage the picture
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # noqa: BLE001 - damaged metadata does not damage the pixels
         return 1
 
 
-def _range(picture: Image.Image) -> tuple[float, float]:
+def _range(image: Image.Image) -> tuple[float, float]:
     """The values of black and white in 16-bit, 32-bit and floating point grey.
 
-    Cameras and scanners put 12 bits into files of 16; resampled floating point pictures overshoot
+    Cameras and scanners store 12 bits in 16-bit files. Resampled floating point images overshoot
     their range a little.
     """
-    low, high = (float(value) for value in np.ravel(picture.getextrema()))
-    floating = picture.mode.startswith("F")
-    ranges = _FLOATING_RANGES if floating else _WHOLE_RANGES
+    low, high = (float(value) for value in np.ravel(image.getextrema()))
+    floating = image.mode.startswith("F")
+    ranges = _FLOAT_RANGES if floating else _INTEGER_RANGES
     slack = 0.25 if floating else 0.0
     for bottom, top in ranges:
         margin = slack * (top - bottom)
@@ -325,11 +325,11 @@ def _scaled(strip: Image.Image, low: float, high: float, scale: np.float32) -> I
     return Image.fromarray((values.clip(low, high) - np.float32(low)) * scale)
 
 
-def _opaque(picture: Image.Image) -> Image.Image:
-    """Lay an RGBA picture's ink on white if it is dark, on black if it is light."""
-    alpha = np.asarray(picture.getchannel("A"), np.float32)
-    luma = np.asarray(picture.convert("L"), np.float32)
+def _opaque(image: Image.Image) -> Image.Image:
+    """Lay an RGBA image on white if its opaque pixels are dark, on black if they are light."""
+    alpha = np.asarray(image.getchannel("A"), np.float32)
+    luma = np.asarray(image.convert("L"), np.float32)
     weight = alpha.sum()
-    light_ink = weight > 0 and (luma * alpha).sum() / weight > 127.5 and alpha.min() == 0
-    paper = Image.new("RGBA", picture.size, "black" if light_ink else "white")
-    return Image.alpha_composite(paper, picture)
+    light_foreground = weight > 0 and (luma * alpha).sum() / weight > 127.5 and alpha.min() == 0
+    background = Image.new("RGBA", image.size, "black" if light_foreground else "white")
+    return Image.alpha_composite(background, image)

@@ -10,7 +10,7 @@ import mahotas
 import numpy as np
 from numpy.typing import NDArray
 
-from model.preprocessing.contrast import INK, Contrast, find_contrast
+from model.preprocessing.contrast import FOREGROUND, Contrast, find_contrast
 from model.preprocessing.morphology import opened, running_extreme
 from model.types import Reason
 
@@ -64,7 +64,7 @@ def _parts(contrast: Contrast) -> Ink | None:
     """The ink of the digit alone, and what is odd about it."""
     values = contrast.values
     weak = values > max(_WEAK, 2.5 * contrast.noise)
-    strong = values > INK
+    strong = values > FOREGROUND
     lines = _ruled_lines(weak, values)
     if lines is not None:
         strong, weak = strong & ~lines, weak & ~lines
@@ -278,7 +278,7 @@ def _ruled_lines(ink: Mask, values: Floats) -> Mask | None:
         return None
     largest = rest & _spread(shapes.labels == shapes.size.argmax(), shapes.factor, rest.shape)
     # A single line may be the top of a 7 that fills its picture; three are no digit's.
-    dark = values > INK
+    dark = values > FOREGROUND
     thinner = _stroke(lines & dark) < (0.6, 0.8)[min(most, 2) - 1] * _stroke(largest & dark)
     fainter = values[lines].mean() < 0.7 * values[largest].mean()
     return lines if thinner or fainter or most > 2 else None

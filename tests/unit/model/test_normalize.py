@@ -19,7 +19,7 @@ from model import (
     open_array,
     open_bytes,
 )
-from model.preprocessing.decode import _plain_png, read_image
+from model.preprocessing.decode import _essential_png, read_image
 from model.preprocessing.normalize import open_image
 from tests.support.images import drawn_seven, encoded, oriented
 
@@ -310,7 +310,7 @@ def test_texts_in_a_png_are_not_inflated() -> None:
 def test_a_png_of_countless_chunks_is_reduced_to_what_decides_its_pixels() -> None:
     plain = encoded(drawn_seven(100))
     crowded = png_with(*[(b"abCd", b""), (b"IDAT", b""), (b"eXIf", b"")] * 1000)
-    assert len(_plain_png(crowded)) < len(plain) + 50
+    assert len(_essential_png(crowded)) < len(plain) + 50
     np.testing.assert_array_equal(open_bytes(crowded).pixels, open_bytes(plain).pixels)
 
 
