@@ -1,4 +1,4 @@
-"""What CI runs: whatever fails is told, and fails all of it."""
+"""The CI script: any failure is shown and fails the whole run."""
 
 import os
 import shutil
@@ -9,26 +9,26 @@ import pytest
 
 from tests.support.paths import ROOT
 
-# Says what is made, and fails at what it is told to; the containers take longest.
+# Prints its target and fails at those that match; the containers take longest.
 MAKE = """#!/bin/sh
-case "$*" in *docker*) sleep 0.5 ;; esac
+case "$*" in test-containers) sleep 0.5 ;; esac
 echo "made $*"
 if echo "$*" | grep --quiet --extended-regexp --line-regexp "$FAILS"; then exit 2; fi
 """
-SLOW, DOCKER = "test-slow ARGS=-k 'not clean_clone'", "test-docker"
-CLONE, RAY = "test-slow ARGS=-k clean_clone", "test-ray"
-SERVICE = "test ARGS=tests/service tests/page"
-REST = "test ARGS=--ignore=tests/service --ignore=tests/page"
+SYSTEM = [
+    "test-clean-clone", "test-containers", "test-ray",
+    "test-training", "test-notebooks", "test-soak", "test-browser",
+]  # fmt: skip
 
 
-def run(folder: Path, fails: str) -> "subprocess.CompletedProcess[str]":
-    """Run the script of CI with another `make`, outside the repository."""
+def run(folder: Path, fails: str, make: str = MAKE) -> "subprocess.CompletedProcess[str]":
+    """Run the CI script with a stand-in for `make`, outside the repository."""
     script = folder / "repository" / ".ci" / "run"
     script.parent.mkdir(parents=True)
     shutil.copy(ROOT / ".ci" / "run", script)
     tools = folder / "tools"
     tools.mkdir()
-    for name, content in {"make": MAKE, "chromium": "", "promtool": ""}.items():
+    for name, content in {"make": make, "chromium": "", "promtool": ""}.items():
         (tools / name).write_text(content or "#!/bin/sh\n")
         (tools / name).chmod(0o755)
     environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "FAILS": fails}
@@ -38,27 +38,43 @@ def run(folder: Path, fails: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-@pytest.mark.parametrize(
-    "fails", ["nothing", SLOW, DOCKER, CLONE, RAY, f"{SLOW}|{DOCKER}", f"{CLONE}|{RAY}"]
-)
-def test_all_that_takes_long_is_told_of_whichever_fails(tmp_path: Path, fails: str) -> None:
+def made(done: "subprocess.CompletedProcess[str]") -> set[str]:
+    lines = done.stdout.splitlines()
+    return {line.removeprefix("made ") for line in lines if line.startswith("made ")}
+
+
+@pytest.mark.parametrize("fails", ["nothing", *SYSTEM, "test-soak|test-ray"])
+def test_every_system_tier_runs_whichever_fails(tmp_path: Path, fails: str) -> None:
     done = run(tmp_path, fails)
     assert done.returncode == (0 if fails == "nothing" else 1), done.stdout + done.stderr
-    for target in (SERVICE, REST, CLONE, RAY, SLOW, DOCKER):
-        assert f"made {target}" in done.stdout
+    assert made(done) == {"install", "lint", "type", "test", *SYSTEM}
 
 
-@pytest.mark.parametrize("fails", [SERVICE, REST, f"{SERVICE}|{REST}"])
-def test_what_takes_long_is_not_tried_when_something_else_fails(tmp_path: Path, fails: str) -> None:
+@pytest.mark.parametrize("fails", ["lint", "type", "test", "lint|test"])
+def test_no_system_tier_runs_when_an_earlier_step_fails(tmp_path: Path, fails: str) -> None:
     done = run(tmp_path, fails)
     assert done.returncode == 1
-    assert f"made {SERVICE}" in done.stdout
-    assert f"made {REST}" in done.stdout
-    assert "slow" not in done.stdout
+    assert made(done) == {"install", "lint", "type", "test"}
 
 
-@pytest.mark.parametrize("target", ["install", "lint", "type"])
-def test_what_fails_before_ends_the_run(tmp_path: Path, target: str) -> None:
-    done = run(tmp_path, target)
+def test_a_failed_installation_ends_the_run(tmp_path: Path) -> None:
+    done = run(tmp_path, "install")
     assert done.returncode != 0
-    assert done.stdout.splitlines()[-1] == f"made {target}"
+    assert made(done) == {"install"}
+
+
+def test_each_step_is_timed_and_a_failed_one_shown_in_full(tmp_path: Path) -> None:
+    make = MAKE.replace('"made $*"', '"made $*"; seq 30')
+    passed = run(tmp_path / "passed", "nothing", make).stdout
+    failed = run(tmp_path / "failed", "test-soak", make).stdout
+    assert passed.count("== make ") == failed.count("== make ") == 4 + len(SYSTEM)
+    assert passed.count("\n10\n") == 0
+    assert failed.count("\n10\n") == 1
+
+
+def test_the_makefile_has_every_tier() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    (line,) = (line for line in makefile.splitlines() if line.startswith("test-all:"))
+    assert set(line.partition("##")[0].split()[1:]) == {"test", *SYSTEM}
+    folders = {path.parent.name for path in (ROOT / "tests" / "system").glob("*/__init__.py")}
+    assert folders == {name.removeprefix("test-").replace("-", "_") for name in SYSTEM}
