@@ -9,18 +9,14 @@ draws. It reads 200 MNIST test images where MNIST is installed, and nothing is c
 """
 
 import sys
-from dataclasses import replace
 from typing import Any
-
-import torch
 
 from benchmarks.common.images import example_inputs, find_mnist, test_inputs
 from benchmarks.common.networks import LIBRARIES, has, library_versions
 from benchmarks.common.report import format_table, make_parser, write_json
 from benchmarks.inference.monte_carlo import error_rows
 from benchmarks.inference.speed import N_DRAWS, compare, fewer_draws
-from model import BayesianCNN, Posterior, load_checkpoint
-from model.architecture import DIGIT_CNN
+from model import Posterior, load_checkpoint
 from model.checkpoint import BUNDLED
 
 __all__ = ["main"]
@@ -56,31 +52,14 @@ def _speed(bundled: Posterior, *, quick: bool) -> dict[str, Any]:
         )
     rounds = _QUICK_ROUNDS if quick else _ROUNDS
     results: dict[str, Any] = {}
-    for network, posterior in _networks(bundled).items():
-        for batch in _BATCHES[:1] if quick else _BATCHES:
-            title = f"{network}, {batch} image{'s' * (batch > 1)}, {N_DRAWS} draws"
-            results[title] = compare(posterior, batch, rounds=rounds, title=title)
-            print(f"\n{title}\n{format_table(results[title])}", flush=True)
-        title = f"{network}, 1 image, fewer draws relative to {N_DRAWS}"
-        results[title] = fewer_draws(posterior, rounds=rounds, title=title)
+    for batch in _BATCHES[:1] if quick else _BATCHES:
+        title = f"bundled network, {batch} image{'s' * (batch > 1)}, {N_DRAWS} draws"
+        results[title] = compare(bundled, batch, rounds=rounds, title=title)
         print(f"\n{title}\n{format_table(results[title])}", flush=True)
+    title = f"bundled network, 1 image, fewer draws relative to {N_DRAWS}"
+    results[title] = fewer_draws(bundled, rounds=rounds, title=title)
+    print(f"\n{title}\n{format_table(results[title])}", flush=True)
     return results
-
-
-def _networks(bundled: Posterior) -> dict[str, Posterior]:
-    """The reference architecture, and the bundled network if that has another one."""
-    reference = DIGIT_CNN
-    # The prior does not change the computation.
-    if replace(bundled.config, prior_scale=reference.prior_scale) == reference:
-        return {"reference network, bundled weights": bundled}
-    network = BayesianCNN(reference, generator=torch.Generator().manual_seed(0))
-    mean, scale = (
-        {name: values.numpy() for name, values in part.items()} for part in network.posterior()
-    )
-    return {
-        "reference network, untrained": Posterior(reference, mean, scale),
-        "bundled network": bundled,
-    }
 
 
 def _error(bundled: Posterior, *, quick: bool) -> dict[str, Any]:

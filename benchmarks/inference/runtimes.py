@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def _compare(posterior: Posterior, batch: int, rounds: int) -> list[Row]:
-    x = random_images(batch)[:, None].astype(np.float32) / 255
+    x = random_images(batch)[:, None].astype(np.float32) / np.float32(255)
     answers = {
         (name, threads): answer
         for threads in _THREADS

@@ -1,1 +1,1 @@
-"""Benchmarks of the HTTP service: beside other servers, scaled out, in containers, in a browser."""
+"""Benchmarks of the HTTP service: other servers, scaling, containers, the page in a browser."""

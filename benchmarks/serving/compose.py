@@ -1,4 +1,4 @@
-"""The containers of docker-compose.yml, in a project of their own."""
+"""Containers of docker-compose.yml, in a Compose project of their own."""
 
 import contextlib
 import os
@@ -14,11 +14,11 @@ _ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Compose:
-    """`docker compose` in one project, on the loopback interface.
+    """`docker compose` for one project, published on the loopback interface.
 
     Attributes:
         project: Its name.
-        folder: Where the sources are.
+        folder: The folder with the sources.
         settings: Variables of docker-compose.yml.
     """
 
@@ -27,7 +27,7 @@ class Compose:
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, *arguments: str) -> str:
-        """Run it; gives what it prints.
+        """Run `docker compose`; returns its output.
 
         Raises:
             subprocess.CalledProcessError: If it fails; `stdout` has its errors, too.
@@ -35,7 +35,7 @@ class Compose:
         return self.run("docker", "compose", "--project-name", self.project, *arguments)
 
     def run(self, *command: str) -> str:
-        """The same for any command, such as `docker`."""
+        """Run another command, such as `docker inspect`, in the same way."""
         environment = {**os.environ, "MNN_PUBLISH": "127.0.0.1:", **self.settings}
         done = subprocess.run(
             command, cwd=self.folder, env=environment, check=True, text=True,
@@ -46,10 +46,10 @@ class Compose:
 
 @contextlib.contextmanager
 def scaled(count: int, settings: Mapping[str, str]) -> Iterator[list[str]]:
-    """So many containers of the service, ready; gives their addresses. They are removed again.
+    """Run `count` containers of the service; yields their URLs once ready, then removes them.
 
     Raises:
-        subprocess.CalledProcessError: If there is no Docker engine, or one does not start.
+        subprocess.CalledProcessError: If Docker is not available or a container does not start.
     """
     compose = Compose("maybe-scaled", settings=settings)
     try:

@@ -1,9 +1,8 @@
-"""`python -m benchmarks.serving.containers`: sizes of the images, time to healthy, time to rebuild.
+"""Container images: their sizes, the time from start to healthy, the time of a rebuild.
 
-Needs a Docker engine. Builds what is missing, in a project of its own that is removed again.
+Needs a Docker engine. Builds the images in a Compose project of its own and removes them.
 """
 
-import argparse
 import shutil
 import statistics
 import subprocess
@@ -12,29 +11,22 @@ import tempfile
 import time
 from pathlib import Path
 
-from tqdm import tqdm
-
-from benchmarks.common.report import format_table, write_json
+from benchmarks.common.report import format_table, make_parser, write_json
 from benchmarks.serving.compose import Compose
 
 __all__ = ["main"]
 
 _ROOT = Path(__file__).parents[2]
-_PROJECT = "maybe-benchmark"
 _STARTS = 5
 
 
 def main() -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.serving.containers", description=__doc__
-    )
-    parser.add_argument("--json", type=Path, help="also write the results there")
-    options = parser.parse_args()
+    options = make_parser("serving.containers", __doc__).parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         sources = Path(temporary) / "sources"
         _copy_sources(sources)
-        compose = Compose(_PROJECT, sources)
+        compose = Compose("maybe-benchmark", sources)
         try:
             results = _measure(compose)
         except subprocess.CalledProcessError as error:
@@ -43,45 +35,36 @@ def main() -> int:
         finally:
             compose("--profile", "training", "down", "--volumes", "--rmi", "local")
     print(format_table([{"what": what, "": value} for what, value in results.items()]))
-    if options.json:
-        write_json(options.json, {"containers": results})
+    write_json(options.json, {"containers": results})
     return 0
 
 
 def _measure(compose: Compose) -> dict[str, float]:
+    compose("--profile", "training", "build")
     results: dict[str, float] = {}
-    steps = tqdm(["build", "size", "start", "rebuild"], desc="containers", disable=None)
-    for step in steps:
-        steps.set_postfix_str(step)
-        if step == "build":
-            compose("--profile", "training", "build")
-        elif step == "size":
-            for image in ("service", "training"):
-                image_name = f"{compose.project}-{image}"
-                size = compose.run("docker", "inspect", "-f", "{{.Size}}", image_name)
-                results[f"image {image}, MB"] = int(size) / 1e6
-        elif step == "start":
-            seconds = [_seconds_to_healthy(compose) for _ in range(_STARTS)]
-            results[f"`up` to healthy, s (median of {_STARTS})"] = statistics.median(seconds)
-        else:
-            with (compose.folder / "service" / "app.py").open("a") as file:
-                file.write("# a change\n")
-            started = time.monotonic()
-            compose("build", "service")
-            results["rebuild after a change of the sources, s"] = time.monotonic() - started
+    for image in ("service", "training"):
+        name = f"{compose.project}-{image}"
+        size = compose.run("docker", "inspect", "-f", "{{.Size}}", name)
+        results[f"image {image}, MB"] = int(size) / 1e6
+    starts = []
+    for _ in range(_STARTS):
+        starts.append(_seconds(compose, "up", "--wait", "--no-build"))
+        compose("down", "--volumes")
+    results[f"`up` to healthy, s (median of {_STARTS})"] = statistics.median(starts)
+    with (compose.folder / "service" / "app.py").open("a") as file:
+        file.write("# a change\n")
+    results["rebuild after a source change, s"] = _seconds(compose, "build", "service")
     return results
 
 
-def _seconds_to_healthy(compose: Compose) -> float:
+def _seconds(compose: Compose, *arguments: str) -> float:
     started = time.monotonic()
-    compose("up", "--wait", "--no-build")
-    seconds = time.monotonic() - started
-    compose("down", "--volumes")
-    return seconds
+    compose(*arguments)
+    return time.monotonic() - started
 
 
 def _copy_sources(folder: Path) -> None:
-    """What git tracks, as it stands in the working tree: the rebuild changes the copy only."""
+    """Copy the tracked files of the working tree, so that the change above stays in the copy."""
     tracked = subprocess.check_output(["git", "ls-files"], cwd=_ROOT, text=True)
     for name in tracked.splitlines():
         if (_ROOT / name).is_file():

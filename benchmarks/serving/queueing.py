@@ -1,4 +1,4 @@
-"""How long requests wait, by queueing theory: to hold measurements against, and to size by."""
+"""Waiting times by queueing theory, for comparison with measurements and for sizing."""
 
 import math
 
@@ -6,25 +6,36 @@ __all__ = ["busy_probability", "mean_wait", "wait_percentile"]
 
 
 def busy_probability(n_servers: int, load: float) -> float:
-    """The probability that whoever comes finds all servers busy (Erlang's C formula).
+    """Probability that a new request finds all servers busy (Erlang's C formula).
 
     Args:
-        n_servers: Servers, c >= 1.
+        n_servers: Number of servers, c >= 1.
         load: Offered load a = λS in servers, 0 <= a < c.
 
     Raises:
-        ValueError: If the load is more than there are servers for.
+        ValueError: If the load exceeds the servers.
 
     Source:
-        Kleinrock (1975), Queueing Systems I, equation 3.40; by way of Erlang's B and its recursion.
+        Kleinrock (1975), Queueing Systems I, equation 3.40, computed by the recursion of Erlang's
+        B formula.
+
+    Examples:
+        >>> [round(busy_probability(1, 0.3), 5), round(busy_probability(2, 1.0), 5)]
+        [0.3, 0.33333]
+        >>> [round(busy_probability(3, 2.0), 5), round(busy_probability(10, 8.0), 5)]
+        [0.44444, 0.40918]
+        >>> busy_probability(5, 0.0)
+        0.0
+        >>> busy_probability(2, 2.0)
+        Traceback (most recent call last):
+        ValueError: 2 servers cannot handle a load of 2.0
     """
     if not 0 <= load < n_servers:
-        raise ValueError(f"a load of {load} cannot be served by {n_servers}")
+        raise ValueError(f"{n_servers} servers cannot handle a load of {load}")
     blocked = 1.0
     for n in range(1, n_servers + 1):
         blocked = load * blocked / (n + load * blocked)
-    utilisation = load / n_servers
-    return blocked / (1 - utilisation * (1 - blocked))
+    return blocked / (1 - load / n_servers * (1 - blocked))
 
 
 def mean_wait(
@@ -35,33 +46,54 @@ def mean_wait(
     service_cv2: float = 0.0,
     arrival_cv2: float = 1.0,
 ) -> float:
-    """Mean seconds between a request's arrival and the beginning of its service, in G/G/c.
+    """Mean seconds between arrival and start of service in a G/G/c queue.
 
     Args:
         n_servers: Servers behind one queue.
         load: Offered load in servers.
         service_s: Mean service time.
-        service_cv2: Squared coefficient of variation of the service times; 0 if they are alike.
+        service_cv2: Squared coefficient of variation of service times; 0 if all are equal.
         arrival_cv2: The same of the times between arrivals; 1 for a Poisson process.
 
     Source:
-        Allen (1990), Probability, Statistics, and Queueing Theory, section 5.3.5 (Allen and
-        Cunneen's approximation; exact for M/M/c and M/G/1).
+        Allen (1990), Probability, Statistics, and Queueing Theory, section 5.3.5 (approximation of
+        Allen and Cunneen; exact for M/M/c and M/G/1).
+
+    Examples:
+        M/M/1, where the wait is ρS / (1 - ρ); M/D/1, half of it (Pollaczek and Khinchine); M/M/2:
+
+        >>> [round(mean_wait(1, 0.8, 0.1, service_cv2=1.0), 6), round(mean_wait(1, 0.8, 0.1), 6)]
+        [0.4, 0.2]
+        >>> round(mean_wait(2, 1.0, 0.3, service_cv2=1.0), 6)
+        0.1
+
+        M/D/2 is an approximation; a simulation of 200,000 requests gives 0.0922 s:
+
+        >>> round(mean_wait(2, 1.6, 0.1), 4)
+        0.0889
     """
     exponential = busy_probability(n_servers, load) * service_s / (n_servers - load)
     return exponential * (arrival_cv2 + service_cv2) / 2
 
 
 def wait_percentile(n_servers: int, load: float, mean_wait_s: float, percent: float) -> float:
-    """Seconds that so many percent of the requests do not wait longer than.
+    """Percentile of the wait in seconds.
 
-    Whoever waits is taken to wait for an exponential time, as is exact for M/M/c.
+    The wait of requests that do wait is taken as exponential, which is exact for M/M/c.
 
     Args:
         n_servers: Servers behind one queue.
         load: Offered load in servers.
         mean_wait_s: Mean wait of all requests.
-        percent: Which percentile, below 100.
+        percent: Percentile, below 100.
+
+    Examples:
+        M/M/1, where P(W > t) = ρ exp(-(1 - ρ) t / S):
+
+        >>> bool(abs(wait_percentile(1, 0.8, 0.4, 95) - math.log(0.8 / 0.05) * 0.1 / 0.2) < 1e-9)
+        True
+        >>> wait_percentile(1, 0.04, mean_wait(1, 0.04, 0.1), 95)
+        0.0
     """
     waits = busy_probability(n_servers, load)
     late = 1 - percent / 100

@@ -5,17 +5,20 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks.common.networks import has
+from benchmarks.common.networks import bayesian_torch_network, has, library_kl
 from benchmarks.common.report import Row
-from benchmarks.training.fits import Fit, bayesian_torch_fit, deterministic_fit
+from model import ModelConfig
 from model.architecture import DIGIT_CNN
+from training.baselines.networks import DeterministicCNN
 from training.config import PRESETS
 from training.data.datasets import Mnist
+from training.fitting.objective import Fittable
 from training.fitting.trainer import FitConfig, Fitter, new_network
 
 __all__ = ["endless", "step_rows"]
@@ -24,6 +27,26 @@ _BLOCK = 16  # steps timed together
 _PIPELINE = "data pipeline alone"
 _DETERMINISTIC = "deterministic"
 _MANY_EPOCHS = 1000  # more than run, so that the learning rate does not reach its end
+
+
+class _BayesianTorch(nn.Module):
+    """A network of bayesian-torch with the interface and the loss that `Fitter` needs.
+
+    The library adds KL / batch size to the loss, where `Objective` adds β KL / N.
+    """
+
+    def __init__(self, model: ModelConfig, kl_scale: float) -> None:
+        super().__init__()
+        self.config = model
+        self._kl_scale = kl_scale
+        self._network = bayesian_torch_network(model)
+
+    def forward_local(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002 - the library draws from PyTorch's global generator
+        logits: Tensor = self._network(x)
+        return logits
+
+    def kl_divergence(self) -> Tensor:
+        return self._kl_scale * library_kl(self._network)
 
 
 def step_rows(images: Tensor, labels: Tensor, *, rounds: int) -> list[Row]:
@@ -39,15 +62,18 @@ def step_rows(images: Tensor, labels: Tensor, *, rounds: int) -> list[Row]:
     contenders: dict[tuple[bool, str], Iterator[object]] = {}
     for augmented in (True, False):
         used = config if augmented else replace(config, augmentation=None)
-        fits = _fits(used, images, labels)
-        contenders |= {(augmented, name): endless(fit) for name, fit in fits.items()}
+        for name, network in _networks(used, len(labels)).items():
+            fit = Fitter(network, used, images, labels, torch.device("cpu"))
+            contenders[augmented, name] = endless(fit)
         contenders[augmented, _PIPELINE] = _pipeline(used, images, labels)
     times: dict[tuple[bool, str], list[float]] = {key: [] for key in contenders}
     turns = list(itertools.product(range(rounds + 1), contenders))
     for turn, key in tqdm(turns, desc="blocks of steps", disable=None, leave=False):
-        seconds = _block(contenders[key])
+        started = time.perf_counter()
+        for _ in itertools.islice(contenders[key], _BLOCK):
+            pass
         if turn > 0:  # the first one warms up
-            times[key].append(seconds)
+            times[key].append((time.perf_counter() - started) / _BLOCK)
     step = {key: statistics.median(values) for key, values in times.items()}
     n_steps = -(-len(labels) // config.batch_size)
     return [
@@ -63,23 +89,23 @@ def step_rows(images: Tensor, labels: Tensor, *, rounds: int) -> list[Row]:
     ]
 
 
-def _fits(config: FitConfig, images: Tensor, labels: Tensor) -> dict[str, Fit]:
-    model = replace(DIGIT_CNN, not_a_digit=False)
-    fits: dict[str, Fit] = {
-        "Bayesian, this project": Fitter(
-            new_network(model, config), config, images, labels, torch.device("cpu")
-        ),
-        _DETERMINISTIC: deterministic_fit(model, config, images, labels),
-    }
-    if has("bayesian_torch"):
-        fits["Bayesian, bayesian-torch"] = bayesian_torch_fit(model, config, images, labels)
-    return fits
-
-
-def endless(fit: Fit) -> Iterator[object]:
+def endless(fit: Fitter[Any]) -> Iterator[object]:
     """Run epoch after epoch, yielding after every step."""
     while True:
         yield from fit.run_epoch()
+
+
+def _networks(config: FitConfig, n_train: int) -> dict[str, Fittable]:
+    model = replace(DIGIT_CNN, not_a_digit=False)
+    generator = torch.Generator().manual_seed(config.seed)
+    networks: dict[str, Fittable] = {
+        "Bayesian, this project": new_network(model, config),
+        _DETERMINISTIC: DeterministicCNN(model, generator=generator),
+    }
+    if has("bayesian_torch"):
+        kl_scale = n_train / (config.beta * config.batch_size)
+        networks["Bayesian, bayesian-torch"] = _BayesianTorch(model, kl_scale)
+    return networks
 
 
 def _pipeline(config: FitConfig, images: Tensor, labels: Tensor) -> Iterator[object]:
@@ -92,11 +118,3 @@ def _pipeline(config: FitConfig, images: Tensor, labels: Tensor) -> Iterator[obj
             if config.augmentation is not None:
                 x = config.augmentation(x, generator)
             yield x, y
-
-
-def _block(steps: Iterator[object]) -> float:
-    """Return the seconds per step of the next block."""
-    started = time.perf_counter()
-    for _ in itertools.islice(steps, _BLOCK):
-        pass
-    return (time.perf_counter() - started) / _BLOCK

@@ -1,5 +1,5 @@
-"""What `benchmarks.serving.serve` needs: the contenders, their servers, and how load and cost are measured.
+"""Compared servers, and how `benchmarks.serving.serve` starts, loads and measures them.
 
-`fastapi_loop`, `litserve_app` and `bentoml_app` are the servers that somebody else would write;
-`common` is the answer that all three give.
+`fastapi_loop`, `litserve_app` and `bentoml_app` are the servers that a user would otherwise write;
+`common` makes the answer of all three.
 """

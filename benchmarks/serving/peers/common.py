@@ -1,4 +1,4 @@
-"""What the peer servers share: their options, and the answer itself, made as the service's is."""
+"""Options of the compared servers, and the answer that they all give."""
 
 import os
 from collections.abc import Sequence
@@ -6,89 +6,68 @@ from typing import Any
 
 import numpy as np
 
-from model import Classifier, load, load_checkpoint, open_bytes, summarise
+from model import Classifier, Prediction, load, load_checkpoint, open_bytes
 from model.checkpoint import BUNDLED
 from model.classifier import DEFAULT_DRAWS, DEFAULT_LEVEL
-from model.preprocessing.normalize import SIDE
 
 __all__ = ["BATCH", "ENGINE", "PORT", "THREADS", "WORKERS", "Reader"]
 
-# By environment, because BentoML imports its service in processes of its own.
+# From the environment, because BentoML imports its service in other processes.
 PORT = int(os.environ.get("PEER_PORT", "8000"))
-ENGINE = os.environ.get("PEER_ENGINE", "loop")  # or `ensemble`
-WORKERS = int(os.environ.get("PEER_WORKERS", "1"))  # processes that compute
-THREADS = int(os.environ.get("PEER_THREADS", "1"))  # of the engine, in each of them
-BATCH = int(os.environ.get("PEER_BATCH", "1"))  # most pictures that the framework joins
+ENGINE = os.environ.get("PEER_ENGINE", "loop")  # or `onnx`
+WORKERS = int(os.environ.get("PEER_WORKERS", "1"))  # processes
+THREADS = int(os.environ.get("PEER_THREADS", "1"))  # of the engine in each process
+BATCH = int(os.environ.get("PEER_BATCH", "1"))  # largest batch that the framework forms
 
 
 class Reader:
-    """From files to answers with the content of `POST /predict`, by the engine of the options."""
+    """Answers image files with the content of `POST /predict`, with the engine of the options."""
 
     def __init__(self) -> None:
-        """Load the shipped weights and draw them."""
-        self._classifier = (
-            _torch_loop() if ENGINE == "loop" else load(device="cpu", threads=THREADS)
-        )
-        self._classifier.probabilities(np.zeros((1, SIDE, SIDE), np.uint8))  # warm
+        loop = ENGINE == "loop"
+        self._classifier = _torch_loop() if loop else load(device="cpu", threads=THREADS)
+        self._classifier.probabilities(np.zeros((1, 28, 28), np.uint8))  # warm-up
 
     def answer(self, file: bytes) -> dict[str, Any]:
-        """The answer for one picture file."""
+        """Answer one image file."""
         return self.answers([file])[0]
 
     def answers(self, files: Sequence[bytes]) -> list[dict[str, Any]]:
-        """The answers for several picture files, computed together."""
+        """Answer several image files, computed as one batch."""
         images = [open_bytes(file) for file in files]
-        pixels = np.stack([image.pixels for image in images])
-        summary = summarise(self._classifier.probabilities(pixels), DEFAULT_LEVEL)
-        checkpoint = self._classifier.checkpoint
-        accepted = checkpoint.selective.accepts(summary)
-        members = checkpoint.conformal.prediction_sets(summary.probability)
-        numbers = np.stack([summary.probability, summary.lower, summary.upper, summary.std], -1)
-        answers = []
-        for i, image in enumerate(images):
-            reasons = [*image.reasons, *([] if accepted[i] else ["uncertain"])]
-            top = int(summary.probability[i].argmax())
-            labels = self._classifier.labels
-            answers.append(
-                {
-                    "prediction": labels[top],
-                    "probability": _rounded(summary.probability[i, top]),
-                    "decision": "review" if reasons else "accept",
-                    "reasons": reasons,
-                    "calibrated": self._classifier.draws_reproduced,
-                    "classes": [
-                        {
-                            "label": label,
-                            "probability": probability,
-                            "lower": lower,
-                            "upper": upper,
-                            "std": std,
-                        }
-                        for label, (probability, lower, upper, std) in zip(
-                            labels, numbers[i].round(6).tolist(), strict=True
-                        )
-                    ],
-                    "uncertainty": {
-                        "predictive_entropy": _rounded(summary.predictive_entropy[i]),
-                        "expected_entropy": _rounded(summary.expected_entropy[i]),
-                        "mutual_information": _rounded(summary.mutual_information[i]),
-                    },
-                    "prediction_set": [
-                        label for label, member in zip(labels, members[i], strict=True) if member
-                    ],
-                    "samples": DEFAULT_DRAWS,
-                    "level": DEFAULT_LEVEL,
-                    "model": {"name": checkpoint.name, "version": self._classifier.version},
-                    "preview": None,
-                    "draws": None,
-                }
-            )
-        return answers
+        levels = [DEFAULT_LEVEL] * len(images)
+        predictions = self._classifier.predict_inputs(images, samples=DEFAULT_DRAWS, levels=levels)
+        return [self._body(prediction) for prediction in predictions]
+
+    def _body(self, prediction: Prediction) -> dict[str, Any]:
+        return {
+            "prediction": prediction.prediction,
+            "probability": round(prediction.probability, 6),
+            "decision": prediction.decision,
+            "reasons": list(prediction.reasons),
+            "calibrated": prediction.calibrated,
+            "classes": [_rounded(vars(entry)) for entry in prediction.classes],
+            "not_a_digit": prediction.not_a_digit and _rounded(vars(prediction.not_a_digit)),
+            "uncertainty": {
+                "predictive_entropy": round(prediction.predictive_entropy, 6),
+                "expected_entropy": round(prediction.expected_entropy, 6),
+                "mutual_information": round(prediction.mutual_information, 6),
+            },
+            "prediction_set": list(prediction.prediction_set),
+            "samples": prediction.samples,
+            "level": prediction.level,
+            "model": {
+                "name": self._classifier.checkpoint.name,
+                "version": self._classifier.version,
+            },
+            "preview": None,
+            "draws": None,
+        }
 
 
 def _torch_loop() -> Classifier:
-    """What one writes first: the network run once per draw, in PyTorch."""
-    import torch  # noqa: PLC0415 - seconds and hundreds of megabytes that the ensemble does without
+    """The obvious implementation: run the network once per draw, in PyTorch."""
+    import torch  # noqa: PLC0415 - slow to import, and the ONNX engine needs none
 
     from model.engines.reference_engine import ReferenceEngine  # noqa: PLC0415
 
@@ -97,5 +76,5 @@ def _torch_loop() -> Classifier:
     return Classifier(checkpoint, ReferenceEngine(checkpoint.posterior, n_draws=DEFAULT_DRAWS))
 
 
-def _rounded(number: float) -> float:
-    return round(float(number), 6)
+def _rounded(fields: dict[str, Any]) -> dict[str, Any]:
+    return {k: round(v, 6) if isinstance(v, float) else v for k, v in fields.items()}

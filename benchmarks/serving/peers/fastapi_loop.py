@@ -1,4 +1,4 @@
-"""What a user would otherwise write: a plain FastAPI route around a loop over the draws."""
+"""The same answers with a plain FastAPI route around a loop over the draws."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +23,7 @@ app = FastAPI(lifespan=_lifespan)
 
 @app.post("/predict")
 def predict(file: Annotated[UploadFile, File()]) -> dict[str, Any]:
-    """Read one digit; not `async`, so Starlette runs it in its pool of threads."""
+    """Answer one file; not `async`, so Starlette runs it in its thread pool."""
     reader: Reader = app.state.reader
     return reader.answer(file.file.read())
 

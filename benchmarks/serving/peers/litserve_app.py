@@ -1,7 +1,7 @@
-"""The same answers by LitServe; https://lightning.ai/docs/litserve recommends what is set here.
+"""The same answers with LitServe, configured as https://lightning.ai/docs/litserve recommends.
 
-As many workers as cores, batching for throughput, and its fast queue for hundreds of requests a
-second; which of them pay off is tried out by the benchmark.
+One worker per CPU, batching for throughput, and the fast queue for hundreds of requests per second.
+The benchmark tries out which of them pay off.
 """
 
 from typing import Any
@@ -13,22 +13,22 @@ from benchmarks.serving.peers.common import BATCH, PORT, WORKERS, Reader
 
 __all__ = ["DigitAPI"]
 
-_BATCH_TIMEOUT_S = 0.01  # at 0 its workers would spin while there is nothing to do
+_BATCH_TIMEOUT_S = 0.01  # at 0 its workers would spin while idle
 
 
 class DigitAPI(litserve.LitAPI):
-    """Takes the form's `file`, answers with the content of `POST /predict`."""
+    """Takes the form field `file` and answers with the content of `POST /predict`."""
 
     def setup(self, device: str) -> None:  # noqa: ARG002 - LitServe's signature
-        """Load the model, in each worker."""
+        """Load the model in each worker."""
         self._reader = Reader()
 
     def decode_request(self, request: Request) -> bytes:
-        """The uploaded file's bytes: what is annotated as a request arrives as its form."""
+        """Read the uploaded file; LitServe passes the form to a parameter of type Request."""
         return request["file"].file.read()
 
     def predict(self, x: Any) -> Any:
-        """The answer for one file, or the answers for a batch of files."""
+        """Answer one file, or the files of a batch."""
         return self._reader.answer(x) if BATCH == 1 else self._reader.answers(x)
 
 

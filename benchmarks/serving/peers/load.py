@@ -1,4 +1,4 @@
-"""The load: wrk, a compiled generator, posts one picture over real sockets and reports as JSON."""
+"""Load generator: wrk posts one image over loopback sockets and reports as JSON."""
 
 import io
 import json
@@ -12,14 +12,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from benchmarks.serving.peers.processes import Server, ServerError, busy_cores_s
+from benchmarks.serving.peers.processes import Server, ServerError, busy_cpu_s
 from model import open_bytes
 
 __all__ = ["Load", "Round", "percentile_ms"]
 
-_BOUNDARY = "a-digit-and-nothing-else"
+_BOUNDARY = "digit-boundary"
 _CONTENT_TYPE = f"multipart/form-data; boundary={_BOUNDARY}"
-_TIMEOUT_S = 60  # longer than any answer takes: a late one is slow, not an error
+_TIMEOUT_S = 60  # longer than any answer takes: a late answer is slow, not an error
 
 _SCRIPT = """
 wrk.method = "POST"
@@ -46,42 +46,45 @@ class Round:
     """One round of load on one server.
 
     Attributes:
-        seconds: How long it lasted.
-        answered: Requests with a good answer.
-        errors: Answers of status 400 and above, and failures of sockets.
+        contender: The server's name.
+        connections: Number of concurrent connections.
+        seconds: Its duration.
+        answered: Requests answered without an error.
+        errors: Answers of status 400 and above, and socket errors.
         cpu_s: CPU seconds of the server's processes.
-        memory_mb: Their memory at its end.
-        generator_cores: CPU cores that the generator used.
-        foreign_cores: CPU cores that neither the server nor the generator used.
-        latencies: How often each latency in µs occurred.
+        memory_mb: Their memory at the end.
+        generator_cpus: CPUs that the load generator used.
+        other_cpus: CPUs that neither server nor generator used.
+        latencies: Number of requests by latency in µs.
     """
 
+    contender: str
+    connections: int
     seconds: float
     answered: int
     errors: int
     cpu_s: float
     memory_mb: float
-    generator_cores: float
-    foreign_cores: float
+    generator_cpus: float
+    other_cpus: float
     latencies: Counter[int]
 
     @property
     def rate(self) -> float:
-        """Good answers per second."""
+        """Answered requests per second."""
         return self.answered / self.seconds
 
 
 class Load:
-    """The requests to make.
+    """The requests of the benchmark.
 
     Args:
-        example: A picture of a seven; it is what every answer is checked by, and its 28×28 pixels
-            after the digit door are what the load posts.
-        folder: A temporary folder for the generator's script.
+        example: An image of a seven. `check` posts it; the load posts its 28×28 pixels after
+            preprocessing.
+        folder: A temporary folder for wrk's script.
     """
 
     def __init__(self, example: Path, folder: Path) -> None:
-        """Write the script; see the class."""
         self._example = example.read_bytes()
         buffer = io.BytesIO()
         Image.fromarray(open_bytes(self._example).pixels).save(buffer, "PNG")
@@ -92,83 +95,84 @@ class Load:
 
     @staticmethod
     def is_available() -> bool:
-        """Whether the generator is installed."""
+        """Whether wrk is installed."""
         return shutil.which("wrk") is not None
 
     def check(self, server: Server) -> None:
-        """Make sure that the answers are right.
+        """Check that a server answers correctly.
 
         Raises:
-            ServerError: If they are not.
+            ServerError: If it does not.
         """
-        for picture in (self._example, self._digit):
-            status, body = server.post(_form(picture), _CONTENT_TYPE)
+        for image in (self._example, self._digit):
+            status, body = server.request("POST", "/predict", _form(image), _CONTENT_TYPE)
             answer = json.loads(body) if status == 200 else {}
-            if isinstance(answer, list):  # BentoML answers a batch by a list
+            if isinstance(answer, list):  # BentoML answers a batch with a list
                 (answer,) = answer
             right = answer.get("prediction") == "7" and answer.get("decision") == "accept"
             if not (right and len(answer["classes"]) == 10 and answer["samples"] == 100):
-                raise ServerError(server.describe(f"answers {status} {body[:500]!r}"))
+                raise ServerError(server.describe(f"answered {status} {body[:500]!r}"))
 
     def run(self, server: Server, connections: int, seconds: float) -> Round:
-        """Keep as many requests under way as there are connections, for about so many seconds.
+        """Load a server with a number of concurrent connections.
 
-        Its one thread shares the cores with the server. wrk corrects its latencies for coordinated
-        omission: one of over twice the mean stands for the requests that waited behind it, too.
+        wrk's one thread shares the CPUs with the server. wrk corrects latencies for coordinated
+        omission: a latency of over twice the mean also counts for the requests queued behind it.
 
         Raises:
-            ServerError: If the generator fails.
+            ServerError: If wrk fails.
         """
         url = f"http://127.0.0.1:{server.port}/predict"
         command = [
             "wrk", "--threads=1", f"--connections={connections}", f"--timeout={_TIMEOUT_S}s",
             f"--duration={max(1, round(seconds))}s", f"--script={self._script}", url,
         ]  # fmt: skip
-        began, busy, own = time.monotonic(), busy_cores_s(), time.process_time()
+        began, busy, own = time.monotonic(), busy_cpu_s(), time.process_time()
         children, cpu = _children_s(), server.cpu_s()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        cpu_s, children_s = server.cpu_s() - cpu, _children_s() - children
+        cpu_s, wrk_s = server.cpu_s() - cpu, _children_s() - children
         wall_s, own_s = time.monotonic() - began, time.process_time() - own
-        foreign_s = busy_cores_s() - busy - cpu_s - children_s - own_s
+        other_s = busy_cpu_s() - busy - cpu_s - wrk_s - own_s
         memory_mb = server.memory_mb()
         try:
             report = json.loads(done.stderr)
         except ValueError:
             raise ServerError(f"wrk failed: {done.stderr or done.stdout}") from None
-        server.settle()
+        server.wait_until_idle()
         return Round(
+            contender=server.contender.name,
+            connections=connections,
             seconds=report["us"] / 1e6,
             answered=report["requests"] - report["status"],
             errors=report["status"] + report["socket"],
             cpu_s=cpu_s,
             memory_mb=memory_mb,
-            generator_cores=children_s / wall_s,
-            foreign_cores=max(0.0, foreign_s / wall_s),
+            generator_cpus=wrk_s / wall_s,
+            other_cpus=max(0.0, other_s / wall_s),
             latencies=Counter(dict(report["latencies"])),
         )
 
 
 def percentile_ms(latencies: Counter[int], percent: float) -> float:
-    """The least latency, in ms, that is not exceeded by `percent` of all."""
-    wanted = percent / 100 * latencies.total()
-    seen = 0
+    """Percentile of the latencies, in ms."""
+    rank, seen = percent / 100 * latencies.total(), 0
     for us in sorted(latencies):
         seen += latencies[us]
-        if seen >= wanted:
+        if seen >= rank:
             return us / 1000
     return float("nan")
 
 
-def _form(picture: bytes) -> bytes:
+def _form(image: bytes) -> bytes:
     head = (
         f"--{_BOUNDARY}\r\n"
         'Content-Disposition: form-data; name="file"; filename="digit.png"\r\n'
         "Content-Type: image/png\r\n\r\n"
     )
-    return head.encode() + picture + f"\r\n--{_BOUNDARY}--\r\n".encode()
+    return head.encode() + image + f"\r\n--{_BOUNDARY}--\r\n".encode()
 
 
 def _children_s() -> float:
-    """CPU seconds of children that have ended: between two calls, the generator's."""
+    """CPU seconds of ended child processes; the difference of two calls is wrk's."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime

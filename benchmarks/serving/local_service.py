@@ -1,0 +1,65 @@
+"""The service on the loopback interface, started for a benchmark and stopped after it."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+__all__ = ["free_port", "running", "running_service", "wait_until_ready"]
+
+_ROOT = Path(__file__).parents[2]
+_START_S = 90.0
+_STOP_S = 20.0
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nothing listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def wait_until_ready(url: str) -> None:
+    """Wait until `GET /health/ready` below `url` answers 200.
+
+    Raises:
+        TimeoutError: If it does not in time.
+    """
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):  # HTTP errors included
+            urllib.request.urlopen(f"{url}/health/ready").close()  # noqa: S310 - our own address
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"{url} is not ready after {_START_S:g} s")
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str | Path], environment: Mapping[str, str]) -> Iterator[None]:
+    """Run a server in the project's folder until the block ends."""
+    process = subprocess.Popen(command, cwd=_ROOT, env={**os.environ, **environment})
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def running_service(settings: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Run the service with the bundled model and these settings; yields its URL once ready."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    own = {"MNN_PORT": str(port), "MNN_CHECKPOINT": "no-such-file"}
+    with running([sys.executable, "-m", "service"], {**own, **(settings or {})}):
+        wait_until_ready(url)
+        yield url
