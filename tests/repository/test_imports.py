@@ -23,6 +23,7 @@ ARROWS = {
         "distributed ← data fitting ← config ← training_set ← pipeline",
         "data ← synthesis ← evaluation ← calibration reporting ← pipeline ← run evaluate",
         "config synthesis ← training_set calibration cli_options ← run evaluate ← baselines",
+        "requirements ← run evaluate",
     ],
     "service": [
         "settings paths encoding request_state ← errors ← security ← observability ← process",
@@ -39,7 +40,7 @@ PACKAGES = {
     "deploy": {"service"},
     "benchmarks": {"model", "service", "training", "deploy"},
     "notebooks": {"model", "training"},
-    "docs": {"model", "service", "training", "tests"},
+    "docs": {"model", "service", "training", "benchmarks"},
     "tests": {"model", "service", "training", "deploy", "notebooks", "docs"},
 }
 THIRD_PARTY = {
