@@ -51,7 +51,7 @@ THIRD_PARTY = {
     },
     "service": {
         "numpy", "PIL", "fastapi", "starlette", "uvicorn", "pydantic", "pydantic_settings",
-        "prometheus_client",
+        "prometheus_client", "msgspec",
     },
     "deploy": {"fastapi", "starlette", "pydantic", "ray"},
 }  # fmt: skip
@@ -203,15 +203,17 @@ def between_tests(root: Path) -> list[str]:
 
 
 def more_than_exports(root: Path) -> list[str]:
-    """An `__init__` holds a docstring, imports and `__all__`."""
+    """An `__init__` holds a docstring, imports and assignments, or exports lazily."""
+    exports = (ast.Import, ast.ImportFrom, ast.Assign)
     found = []
     for module, path in modules(root, *ARROWS).items():
         if path.name != "__init__.py":
             continue
         for node in parsed(path).body:
-            exported = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
             described = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-            if not (exported or described or isinstance(node, ast.Import | ast.ImportFrom)):
+            lazy = isinstance(node, ast.FunctionDef) and node.name == "__getattr__"
+            typed = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+            if not (described or lazy or typed or isinstance(node, exports)):
                 found.append(f"{module}: line {node.lineno} is more than an export")
     return found
 
