@@ -1,13 +1,14 @@
-"""Errors of the API: one factory for each, used where it is raised and in the OpenAPI document.
+"""Errors of the API: one `ErrorKind` each, for where it is raised and for the OpenAPI document.
 
 A `ProblemError` carries everything an answer needs: status, detail, headers, and the reason under
 which the metrics count it. Bodies are RFC 9457 problems; below `/v2`, the Open Inference Protocol
 has a body of its own. Every detail says what was wrong, what was expected and what to do.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -28,19 +29,22 @@ from service.paths import own_path
 from service.request_state import request_state
 
 __all__ = [
+    "KINDS",
     "MEDIA_TYPE",
     "TITLES",
+    "ErrorKind",
     "InferenceError",
     "Problem",
     "ProblemError",
     "Rejection",
     "add_handlers",
+    "declaration",
     "error_response",
-    "examples",
     "image_error",
     "inference_responses",
     "problem_body",
     "responses",
+    "tensor_error",
 ]
 
 MEDIA_TYPE = "application/problem+json"
@@ -120,320 +124,262 @@ class ProblemError(HTTPException):
         self.reason = reason
 
 
-Factory = TypeVar("Factory", bound=Callable[..., ProblemError])
-_examples: list[tuple[str, bool, Callable[[], ProblemError]]] = []
+@dataclass(frozen=True)
+class ErrorKind:
+    """One kind of error; a call makes the error with its values.
 
-
-def _example(name: str, *arguments: Any, shared: bool = True) -> Callable[[Factory], Factory]:
-    """Register an example of a factory's errors for the OpenAPI document.
-
-    Args:
-        name: The name of the example, unique among those of its status.
-        *arguments: What to call the factory with.
-        shared: Whether routes of the Open Inference Protocol answer this, too.
+    Attributes:
+        status: The HTTP status.
+        detail: A format string: what was wrong, what was expected, what to do.
+        reason: The reason under which the metrics count it, if it is a rejection.
+        headers: Headers of the answer, format strings too.
+        example: The values of the example in the OpenAPI document.
+        scope: Where it occurs: `http` (problems), `v2` (Open Inference Protocol), or `both`.
     """
 
-    def register(factory: Factory) -> Factory:
-        _examples.append((name, shared, lambda: factory(*arguments)))
-        return factory
+    status: int
+    detail: str
+    reason: Rejection | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    example: Mapping[str, object] = field(default_factory=dict)
+    scope: Literal["http", "v2", "both"] = "http"
 
-    return register
-
-
-def examples(*, inference: bool) -> dict[str, ProblemError]:
-    """Return the examples by name, of the Open Inference Protocol or of all other routes."""
-    return {
-        name: make()
-        for name, shared, make in _examples
-        if (inference and (shared or name.startswith("tensors")))
-        or (not inference and not name.startswith("tensors"))
-    }
+    def __call__(self, **values: object) -> ProblemError:
+        """Make an error of this kind."""
+        headers = {name: value.format(**values) for name, value in self.headers.items()}
+        return ProblemError(self.status, self.detail.format(**values), headers, reason=self.reason)
 
 
-# Requests and their keys
+_EXAMPLE_ID = "7f2c1d0e9b8a47659f0e1d2c3b4a5968"
+_CLOSE = {"Connection": "close"}
+_RETRY = {"Retry-After": "{retry_after_s}"}
+_LATER = "; try again after the seconds in Retry-After."
 
+# Keys, paths, the model
 
-@_example("wrong key")
-def wrong_key() -> ProblemError:
-    """401: the API key is missing or wrong."""
-    return ProblemError(
-        401,
-        "The API key is missing or wrong; send it as 'Authorization: Bearer <key>'.",
-        {"WWW-Authenticate": "Bearer"},
-        reason="unauthorized",
-    )
-
-
-@_example("no key configured", shared=False)
-def reload_disabled() -> ProblemError:
-    """403: reloading needs an API key, and none is configured."""
-    return ProblemError(
-        403,
-        "Reloading needs an API key, and this service was started without MNN_API_KEY.",
-        reason="reload_disabled",
-    )
-
-
-@_example("damaged file", "digits.safetensors: truncated or damaged", shared=False)
-def reload_failed(why: str) -> ProblemError:
-    """409: the checkpoint was rejected."""
-    return ProblemError(409, f"The previous model stays in service: {why}")
-
-
-def externally_managed() -> ProblemError:
-    """409: the deployment decides which weights are served."""
-    return reload_failed("the deployment manages the weights; change them there.")
-
-
-def not_found() -> ProblemError:
-    """404: no route has this path."""
-    return ProblemError(404, "There is nothing at this path; see /docs for what there is.")
-
-
-@_example("no report", shared=False)
-def no_report() -> ProblemError:
-    """404: no report belongs to the served model."""
-    return ProblemError(
-        404,
-        "There is no report on this model. `python -m training.evaluate CHECKPOINT` writes it "
-        "beside the checkpoint.",
-    )
-
-
-@_example("tensors: another model", "letters", "digits")
-def no_model(name: str, served: str) -> ProblemError:
-    """404: another model is asked for than the served one."""
-    return ProblemError(404, f"There is no model {name[:80]!a}; there is {served!r}.")
-
-
-def no_version(version: str, name: str, served: str) -> ProblemError:
-    """404: another version of the model is asked for than the served one."""
-    return ProblemError(404, f"Version {version[:80]!a} of {name!r} is not served; {served!r} is.")
-
-
-# Bodies
-
-
-@_example("slow body", 10)
-def body_timeout(timeout_s: float) -> ProblemError:
-    """408: the body did not arrive in time."""
-    return ProblemError(
-        408,
-        f"The body did not arrive within {timeout_s:g} s; send it faster or smaller.",
-        {"Connection": "close"},
-        reason="body_timeout",
-    )
-
-
-@_example("body", 10_551_296, 20_971_706, shared=False)
-def body_too_large(limit: int, size: int | None = None) -> ProblemError:
-    """413: the body exceeds the limit of its route."""
-    found = "more bytes than allowed" if size is None else f"{size:,} bytes"
-    return ProblemError(
-        413,
-        f"The body has {found}; at most {limit:,} are allowed. Send less at once.",
-        {"Connection": "close"},
-        reason="too_large",
-    )
-
-
-def file_too_large(size: int, limit: int) -> ProblemError:
-    """413: one uploaded file exceeds its limit."""
-    return ProblemError(
-        413,
-        f"The file has {size:,} bytes; at most {limit:,} are allowed. Send a smaller picture.",
-        reason="too_large",
-    )
-
-
-@_example("files", 65, 64, shared=False)
-def too_many_files(n_files: int, limit: int) -> ProblemError:
-    """413: a batch has too many files."""
-    return ProblemError(
-        413,
-        f"{n_files} files were sent; at most {limit} are allowed. Send several batches.",
-        reason="too_large",
-    )
-
-
-def batch_exceeds_queue(n_images: int, limit: int) -> ProblemError:
-    """413: a request has more images than the queue can ever hold."""
-    return ProblemError(
-        413,
-        f"{n_images} pictures at once are more than {limit}; send smaller batches.",
-        reason="too_large",
-    )
-
-
-def several_files(n_files: int) -> ProblemError:
-    """422: one file is expected, and several were sent."""
-    return ProblemError(
-        422,
-        f"There are {n_files} parts 'file'; send one. /predict/batch takes several.",
-        reason="invalid_input",
-    )
-
-
-def invalid_form(why: str, *, too_many: bool = False) -> ProblemError:
-    """422, or 413 for too many parts: the body is not the multipart form that is expected."""
-    return ProblemError(
-        413 if too_many else 422,
-        f"The body is not the multipart form that is expected: {why}",
-        reason="too_large" if too_many else "invalid_input",
-    )
-
-
-@_example("no file", shared=False)
-def missing_file(name: str = "file") -> ProblemError:
-    """422: the form has no file of the expected name."""
-    return ProblemError(
-        422,
-        f"The part '{name}' is missing or not a file: send multipart/form-data with the picture "
-        "in it.",
-        reason="invalid_input",
-    )
-
-
-@_example("parameter", "Samples must be from 2 to 100, not 101.")
-def invalid_request(detail: str) -> ProblemError:
-    """422: a parameter is out of range or cannot be read."""
-    return ProblemError(422, detail, reason="invalid_input")
-
-
-@_example(
-    "pixels",
-    ImageTooLargeError("the picture has 9,000 × 9,000 pixels, more than 25,000,000 in all"),
-    shared=False,
+wrong_key = ErrorKind(
+    401,
+    "The API key is missing or wrong; send it as 'Authorization: Bearer <key>'.",
+    "unauthorized",
+    {"WWW-Authenticate": "Bearer"},
+    scope="both",
 )
-@_example(
-    "text",
-    UnsupportedFormatError(
-        "not a picture in one of the accepted formats (PNG, JPEG, WEBP, BMP, GIF, TIFF)"
-    ),
-    shared=False,
+reload_disabled = ErrorKind(
+    403,
+    "Reloading needs an API key, and this service was started without MNN_API_KEY.",
+    "reload_disabled",
 )
-@_example("empty file", CorruptImageError("the file is empty"), shared=False)
-def image_error(error: ImageError) -> ProblemError:
-    """413, 415 or 422: the picture cannot be read."""
-    cases: dict[type[ImageError], tuple[int, Rejection, str]] = {
-        ImageTooLargeError: (413, "too_large", "Send a smaller picture."),
-        UnsupportedFormatError: (
-            415,
-            "unsupported_format",
-            "Send PNG, JPEG, WebP, BMP, GIF or TIFF.",
-        ),
-        CorruptImageError: (
-            422,
-            "invalid_input",
-            "Send the whole picture file in the part 'file'.",
-        ),
-    }
-    status, reason, advice = cases[type(error)]
-    return ProblemError(status, f"{_capitalized(error)}. {advice}", reason=reason)
+reload_failed = ErrorKind(
+    409,
+    "The previous model stays in service: {why}",
+    example={"why": "digits.safetensors: truncated or damaged"},
+)
+externally_managed = ErrorKind(409, "The deployment manages the weights; change them there.")
+not_found = ErrorKind(404, "There is nothing at this path; see /docs for what there is.")
+no_report = ErrorKind(
+    404,
+    "There is no report on this model. `python -m training.evaluate CHECKPOINT` writes it beside "
+    "the checkpoint.",
+)
+no_model = ErrorKind(
+    404,
+    "There is no model {name:.80}; there is {served!r}.",
+    example={"name": "'letters'", "served": "digits"},
+    scope="v2",
+)
+no_version = ErrorKind(
+    404,
+    "Version {version:.80} of {name!r} is not served; {served!r} is.",
+    example={"version": "'1'", "name": "digits", "served": "3f2a9c81d0be"},
+    scope="v2",
+)
 
+# Bodies and parameters
 
-# Load
+body_timeout = ErrorKind(
+    408,
+    "The body did not arrive within {timeout_s:g} s; send it faster or smaller.",
+    "body_timeout",
+    _CLOSE,
+    {"timeout_s": 10},
+    scope="both",
+)
+body_too_large = ErrorKind(
+    413,
+    "The body has {size} bytes; at most {limit:,} are allowed. Send less at once.",
+    "too_large",
+    _CLOSE,
+    {"size": "20,971,706", "limit": 10_551_296},
+    scope="both",
+)
+file_too_large = ErrorKind(
+    413,
+    "The file has {size:,} bytes; at most {limit:,} are allowed. Send a smaller picture.",
+    "too_large",
+    example={"size": 10_485_761, "limit": 10_485_760},
+)
+too_many_files = ErrorKind(
+    413,
+    "{n_files} files were sent; at most {limit} are allowed. Send several batches.",
+    "too_large",
+    example={"n_files": 65, "limit": 64},
+)
+batch_exceeds_queue = ErrorKind(
+    413,
+    "{n_images} pictures at once are more than {limit}; send smaller batches.",
+    "too_large",
+    example={"n_images": 60, "limit": 34},
+    scope="both",
+)
+several_files = ErrorKind(
+    422,
+    "There are {n_files} parts 'file'; send one. /predict/batch takes several.",
+    "invalid_input",
+    example={"n_files": 2},
+)
+invalid_form = ErrorKind(
+    422,
+    "The body is not the multipart form that is expected: {why}",
+    "invalid_input",
+    example={"why": "Missing boundary in multipart."},
+)
+too_many_parts = replace(
+    invalid_form, status=413, reason="too_large", example={"why": "Too many files."}
+)
+missing_file = ErrorKind(
+    422,
+    "The part '{name}' is missing or not a file: send multipart/form-data with the picture in it.",
+    "invalid_input",
+    example={"name": "file"},
+)
+invalid_parameter = ErrorKind(
+    422,
+    "{why}",
+    "invalid_input",
+    example={"why": "Samples must be from 2 to 100, not 101."},
+    scope="both",
+)
 
+# Pictures and tensors
 
-@_example("queue", 1_026, 1_024)
-def queue_full(n_pending: int, limit: int, retry_after_s: int = 1) -> ProblemError:
-    """429: the queue has no room."""
-    return _overloaded(
-        f"{n_pending:,} pictures are waiting, and at most {limit:,} may", retry_after_s
-    )
-
-
-def wait_too_long(n_pending: int, wait_s: float, timeout_s: float, after_s: int) -> ProblemError:
-    """429: the estimated wait takes too much of the time in which an answer is due."""
-    return _overloaded(
-        f"{n_pending:,} pictures are waiting, which takes about {wait_s:.1f} s of the "
-        f"{timeout_s:g} s for an answer",
-        after_s,
-    )
-
-
-def _overloaded(detail: str, retry_after_s: int) -> ProblemError:
-    return ProblemError(
-        429,
-        f"{detail}; try again after the seconds in Retry-After.",
-        {"Retry-After": str(retry_after_s)},
-        reason="queue_full",
-    )
-
-
-@_example("bytes")
-def inflight_bytes() -> ProblemError:
-    """429: the bodies in flight hold too many bytes."""
-    return ProblemError(
-        429,
-        "Too many bytes are being uploaded at this moment; try again after the seconds in "
-        "Retry-After.",
-        {"Retry-After": "1", "Connection": "close"},
-        reason="inflight_bytes",
-    )
-
-
-@_example("late", 10)
-def deadline_exceeded(timeout_s: float) -> ProblemError:
-    """504: the deadline for an answer has passed."""
-    return ProblemError(
-        504,
-        f"Not answered within {timeout_s:g} s; try again later, or ask for fewer samples.",
-        reason="deadline_exceeded",
-    )
-
-
-# The service itself
-
-
-@_example("loading")
-def loading() -> ProblemError:
-    """503: there is no model yet."""
-    return ProblemError(
-        503,
-        "The model is being loaded; try again in a second.",
-        {"Retry-After": "1"},
-        reason="not_ready",
-    )
-
-
-@_example("stopping")
-def draining() -> ProblemError:
-    """503: the service is about to stop."""
-    return ProblemError(
-        503,
-        "The service is about to stop; ask another one, or try again in a few seconds.",
-        {"Retry-After": "5"},
-        reason="not_ready",
-    )
-
-
-@_example("internal error")
-def internal_error() -> ProblemError:
-    """500: a fault of the service, which is in its log."""
-    return ProblemError(
-        500,
-        "The error has been logged with this request's ID; you may try the request again.",
-    )
-
-
-@_example("tensors: images", 413, "513 images are more than 512; send several requests.")
-@_example("tensors: no JSON", 400, "The body is not the JSON of an inference request.")
-@_example(
-    "tensors: brotli",
+image_too_large = ErrorKind(
+    413,
+    "{error}. Send a smaller picture.",
+    "too_large",
+    example={"error": "The picture has 9,000 × 9,000 pixels, more than 25,000,000 in all"},
+)
+unsupported_format = ErrorKind(
     415,
-    "The Content-Encoding 'br' is not supported; use gzip, deflate or none.",
+    "{error}. Send PNG, JPEG, WebP, BMP, GIF or TIFF.",
+    "unsupported_format",
+    example={"error": "Not a picture in one of the accepted formats"},
 )
-def encoding_error(status: int, detail: str) -> ProblemError:
-    """400, 413, 415 or 422: a tensor request or its compression cannot be read."""
-    reasons: dict[int, Rejection] = {
-        400: "malformed",
-        413: "too_large",
-        415: "unsupported_format",
-        422: "invalid_input",
-    }
-    headers = {"Accept-Encoding": "gzip, deflate"} if status == 415 else None
-    return ProblemError(status, detail, headers, reason=reasons[status])
+corrupt_image = ErrorKind(
+    422,
+    "{error}. Send the whole picture file in the part 'file'.",
+    "invalid_input",
+    example={"error": "The file is empty"},
+)
+malformed_tensors = ErrorKind(
+    400,
+    "{error}",
+    "malformed",
+    example={"error": "The body is not the JSON of an inference request."},
+    scope="v2",
+)
+too_many_tensors = ErrorKind(
+    413,
+    "{error}",
+    "too_large",
+    example={"error": "513 images are more than 512; send several requests."},
+    scope="v2",
+)
+unsupported_encoding = ErrorKind(
+    415,
+    "{error}",
+    "unsupported_format",
+    {"Accept-Encoding": "gzip, deflate"},
+    {"error": "The Content-Encoding 'br' is not supported; use gzip, deflate or none."},
+    scope="v2",
+)
+
+# Load, and the service itself
+
+queue_full = ErrorKind(
+    429,
+    "{n_pending:,} pictures are waiting, and at most {limit:,} may" + _LATER,
+    "queue_full",
+    _RETRY,
+    {"n_pending": 1_026, "limit": 1_024, "retry_after_s": 3},
+    scope="both",
+)
+wait_too_long = ErrorKind(
+    429,
+    "{n_pending:,} pictures are waiting, which takes about {wait_s:.1f} s of the {timeout_s:g} s "
+    "for an answer" + _LATER,
+    "queue_full",
+    _RETRY,
+    {"n_pending": 1_012, "wait_s": 5.2, "timeout_s": 10, "retry_after_s": 6},
+    scope="both",
+)
+inflight_bytes = ErrorKind(
+    429,
+    "Too many bytes are being uploaded at this moment" + _LATER,
+    "inflight_bytes",
+    {"Retry-After": "1", **_CLOSE},
+    scope="both",
+)
+deadline_exceeded = ErrorKind(
+    504,
+    "Not answered within {timeout_s:g} s; try again later, or ask for fewer samples.",
+    "deadline_exceeded",
+    example={"timeout_s": 10},
+    scope="both",
+)
+loading = ErrorKind(
+    503,
+    "The model is being loaded; try again in a second.",
+    "not_ready",
+    {"Retry-After": "1"},
+    scope="both",
+)
+draining = ErrorKind(
+    503,
+    "The service is about to stop; ask another one, or try again in a few seconds.",
+    "not_ready",
+    {"Retry-After": "5"},
+    scope="both",
+)
+internal_error = ErrorKind(
+    500,
+    "The error has been logged with this request's ID; you may try the request again.",
+    scope="both",
+)
+
+KINDS = {name: value for name, value in list(globals().items()) if isinstance(value, ErrorKind)}
+"""All kinds of errors by name, from which the OpenAPI document follows."""
+
+_OF_IMAGES: dict[type[ImageError], ErrorKind] = {
+    ImageTooLargeError: image_too_large,
+    UnsupportedFormatError: unsupported_format,
+    CorruptImageError: corrupt_image,
+}
+_OF_TENSORS = {
+    400: malformed_tensors,
+    413: too_many_tensors,
+    415: unsupported_encoding,
+    422: invalid_parameter,
+}
+
+
+def image_error(error: ImageError) -> ProblemError:
+    """Make the answer to a picture that cannot be read."""
+    return _OF_IMAGES[type(error)](error=_capitalized(error))
+
+
+def tensor_error(status: int, message: str) -> ProblemError:
+    """Make the answer to a tensor request that cannot be read."""
+    return _OF_TENSORS[status](error=message, why=message)
 
 
 # Answers
@@ -444,11 +390,7 @@ def problem_body(request_id: str, error: HTTPException) -> Problem:
     status = error.status_code
     title = TITLES.get(status, HTTPStatus(status).phrase)
     return Problem(
-        type="about:blank",
-        title=title,
-        status=status,
-        detail=str(error.detail),
-        request_id=request_id,
+        type="about:blank", title=title, status=status, detail=error.detail, request_id=request_id
     )
 
 
@@ -464,18 +406,41 @@ def error_response(scope: Scope, error: ProblemError) -> JSONResponse:
     return JSONResponse(body, error.status_code, headers, MEDIA_TYPE)
 
 
-def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Declare problems for the OpenAPI document of a route."""
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+def declaration(status: int, scope: Literal["http", "v2"]) -> dict[str, Any]:
+    """Declare an error for the OpenAPI document, with an example of each of its kinds."""
+    kinds = {
+        name: kind
+        for name, kind in KINDS.items()
+        if kind.status == status and kind.scope in {scope, "both"}
+    }
+    headers = sorted({name for kind in kinds.values() for name in kind.headers} - {*_CLOSE})
+    errors = {name: kind(**kind.example) for name, kind in kinds.items()}
+    if scope == "http":
+        media_type, schema = MEDIA_TYPE, "Problem"
+        bodies = {name: problem_body(_EXAMPLE_ID, e).model_dump() for name, e in errors.items()}
+    else:
+        media_type, schema = "application/json", "InferenceError"
+        bodies = {name: {"error": error.detail} for name, error in errors.items()}
     return {
-        status: {"description": TITLES[status], "content": content, "model": None}
-        for status in statuses
+        "description": f"{TITLES[status]}.",
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers},
+        "content": {
+            media_type: {
+                "schema": {"$ref": f"#/components/schemas/{schema}"},
+                "examples": {name: {"value": body} for name, body in bodies.items()},
+            }
+        },
     }
 
 
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Declare the errors of a route."""
+    return {status: {**declaration(status, "http"), "model": None} for status in statuses}
+
+
 def inference_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Declare errors for a route of the Open Inference Protocol."""
-    return {status: {"description": TITLES[status], "model": InferenceError} for status in statuses}
+    """Declare the errors of a route of the Open Inference Protocol."""
+    return {status: {**declaration(status, "v2"), "model": InferenceError} for status in statuses}
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -500,7 +465,7 @@ def _from_framework(method: str, error: HTTPException) -> ProblemError:
     """Reword an error of FastAPI or Starlette."""
     status, detail, headers = error.status_code, str(error.detail), error.headers
     if status == 400:  # a multipart body that Starlette cannot parse
-        return invalid_form(detail, too_many=detail.startswith("Too many"))
+        return (too_many_parts if detail.startswith("Too many") else invalid_form)(why=detail)
     if status == 404:
         return not_found()
     if status == 405:
@@ -515,11 +480,11 @@ async def _on_invalid_request(request: Request, error: Exception) -> JSONRespons
     if not isinstance(error, RequestValidationError):
         raise TypeError from error
     details = " ".join(_describe(found) for found in error.errors())
-    return error_response(request.scope, invalid_request(details))
+    return error_response(request.scope, invalid_parameter(why=details))
 
 
 async def _on_request_error(request: Request, error: Exception) -> JSONResponse:
-    return error_response(request.scope, invalid_request(f"{_capitalized(error)}."))
+    return error_response(request.scope, invalid_parameter(why=f"{_capitalized(error)}."))
 
 
 def _describe(found: Mapping[str, Any]) -> str:
@@ -527,7 +492,7 @@ def _describe(found: Mapping[str, Any]) -> str:
     place, *path = found["loc"]
     name = str(path[0]) if path else ""
     if place == "body":
-        return str(missing_file(name or "file").detail)
+        return missing_file.detail.format(name=name or "file")
     return f"The parameter '{name}' is invalid: {found['msg'][0].lower()}{found['msg'][1:]}."
 
 

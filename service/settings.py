@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.classifier import DEFAULT_DRAWS
-from model.preprocessing.normalize import MAX_PIXELS
+from model.preprocessing import MAX_PIXELS
 
 __all__ = ["Settings", "find_misspelt"]
 

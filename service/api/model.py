@@ -58,7 +58,7 @@ async def reload(_model: Model, service: ServiceDep) -> ModelName:
     try:
         loaded = await service.reloader.reload()
     except ReloadError as error:
-        raise errors.reload_failed(str(error)) from error
+        raise errors.reload_failed(why=error) from error
     return ModelName(name=loaded.name, version=loaded.version)
 
 

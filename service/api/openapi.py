@@ -2,26 +2,20 @@
 
 A route declares what it answers itself. Added here is what all routes share: the API key, internal
 errors, the headers of every answer, the bounds that are settings, and examples. Examples of errors
-come from the factories in `service.errors`. Those of successes are real answers, kept in
+come from `service.errors`. Those of successes are real answers, kept in
 `examples.json` by `python -m docs.make_examples`.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from copy import deepcopy
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from service.errors import (
-    MEDIA_TYPE,
-    TITLES,
-    ProblemError,
-    examples,
-    problem_body,
-)
+from service.errors import declaration
 from service.security import RELOAD, is_public
 from service.settings import Settings
 
@@ -58,10 +52,7 @@ INFO: Json = {
 ANSWERS: Json = json.loads(resources.files("service").joinpath("api", "examples.json").read_text())
 """Answers by operation (`POST /predict`), status, media type and name of the example."""
 
-PROBLEM, INFERENCE = "Problem", "InferenceError"  # the schemas of errors
 _INFERENCE = "/v2"
-
-_REQUEST_ID = "7f2c1d0e9b8a47659f0e1d2c3b4a5968"
 
 _HEADERS: Json = {
     "X-Request-ID": {
@@ -69,7 +60,7 @@ _HEADERS: Json = {
         "else a new one; the log has it, too.",
         "required": True,
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
-        "example": _REQUEST_ID,
+        "example": "7f2c1d0e9b8a47659f0e1d2c3b4a5968",
     },
     "Server-Timing": {
         "description": "Milliseconds in the queue, computing, and in total.",
@@ -95,12 +86,6 @@ _HEADERS: Json = {
     },
 }
 _EVERYWHERE = ("X-Request-ID", "Server-Timing")
-_ONLY_AT: dict[object, tuple[str, ...]] = {
-    401: ("WWW-Authenticate",),
-    429: ("Retry-After",),
-    503: ("Retry-After",),
-    (INFERENCE, 415): ("Accept-Encoding",),
-}
 
 _ID_PARAMETER: Json = {
     "name": "X-Request-ID",
@@ -159,82 +144,31 @@ def _completed(document: Json, settings: Settings) -> Json:
     components["securitySchemes"] = {"key": _KEY_SCHEME}
     components["headers"] = _HEADERS
     components["parameters"] = {"RequestId": _ID_PARAMETER}
-    components["responses"] = {
-        **_error_responses(PROBLEM, examples(inference=False)),
-        **_error_responses(INFERENCE, examples(inference=True)),
-    }
     for path, method, operation in operations(document):
         _bound(operation, components["schemas"], settings)
         operation["parameters"] = [
             *operation.get("parameters", []),
             {"$ref": "#/components/parameters/RequestId"},
         ]
-        statuses = [500]
+        declared = operation["responses"]
+        scope: Literal["http", "v2"] = "v2" if path.startswith(_INFERENCE) else "http"
+        declared.setdefault("500", declaration(500, scope))
         if not is_public(path):
-            statuses.append(401)
+            declared.setdefault("401", declaration(401, scope))
             must = path == RELOAD or settings.require_api_key
             operation["security"] = [{"key": []}] if must else [{}, {"key": []}]
-        kind = INFERENCE if path.startswith(_INFERENCE) else PROBLEM
-        errors = {status for status in operation["responses"] if int(status) >= 400}
-        for status in errors | set(map(str, statuses)):
-            operation["responses"][status] = _reference(kind, int(status))
-        _complete_successes(operation["responses"], ANSWERS.get(f"{method} {path}", {}))
-        operation["responses"] = dict(sorted(operation["responses"].items()))
+        _complete_responses(declared, ANSWERS.get(f"{method} {path}", {}))
+        operation["responses"] = dict(sorted(declared.items()))
     return document
 
 
-def _complete_successes(declared: Json, examples: Json) -> None:
-    """Add headers and examples to everything that is no error."""
+def _complete_responses(declared: Json, answers: Json) -> None:
+    """Add the headers of all answers, and the examples of successes."""
     for status, response in declared.items():
-        if "$ref" not in response:
-            own = response.get("headers", {})
-            response["headers"] = {**_header_references(_EVERYWHERE), **own}
-            for media_type, named in examples.get(status, {}).items():
-                response["content"][media_type]["examples"] = named
-
-
-def _error_responses(kind: str, errors: Mapping[str, ProblemError]) -> Json:
-    """Build the reusable responses of one kind of error body, by status."""
-    responses: Json = {}
-    for name, error in errors.items():
-        status = error.status_code
-        value = (
-            problem_body(_REQUEST_ID, error).model_dump()
-            if kind == PROBLEM
-            else {"error": error.detail}
-        )
-        media_type = MEDIA_TYPE if kind == PROBLEM else "application/json"
-        headers = (*_EVERYWHERE, *_ONLY_AT.get((kind, status), _ONLY_AT.get(status, ())))
-        response = responses.setdefault(
-            _name(kind, status),
-            {
-                "description": f"{TITLES[status]}.",
-                "headers": _header_references(headers),
-                "content": {
-                    media_type: {
-                        "schema": {"$ref": f"#/components/schemas/{kind}"},
-                        "examples": {},
-                    }
-                },
-            },
-        )
-        response["content"][media_type]["examples"][name] = {
-            "summary": name.capitalize(),
-            "value": value,
-        }
-    return responses
-
-
-def _reference(kind: str, status: int) -> Json:
-    return {"$ref": f"#/components/responses/{_name(kind, status)}"}
-
-
-def _name(kind: str, status: int) -> str:
-    return f"{kind}{status}"
-
-
-def _header_references(names: Iterable[str]) -> Json:
-    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+        shared = {name: {"$ref": f"#/components/headers/{name}"} for name in _EVERYWHERE}
+        response["headers"] = {**shared, **response.get("headers", {})}
+        for media_type, examples in answers.get(status, {}).items():
+            response["content"][media_type]["examples"] = examples
 
 
 def _bound(operation: Json, schemas: Json, settings: Settings) -> None:

@@ -101,7 +101,7 @@ async def predict_batch(  # noqa: PLR0917 - FastAPI passes them by name
     """
     samples = model.classifier.check_request(query.samples, query.level)
     if len(files) > service.settings.max_batch_files:
-        raise errors.too_many_files(len(files), service.settings.max_batch_files)
+        raise errors.too_many_files(n_files=len(files), limit=service.settings.max_batch_files)
     entries: dict[int, PredictResponse | BatchError] = {}
     jobs = {}
     for i, file in enumerate(files):
@@ -144,10 +144,10 @@ async def _check_single_file(request: Request) -> None:
     form = await request.form()  # parsed already
     n_files = len(form.getlist("file"))
     if n_files > 1:
-        raise errors.several_files(n_files)
+        raise errors.several_files(n_files=n_files)
 
 
 def _check_size(file: UploadFile, settings: Settings) -> None:
     size = file.size or 0
     if size > settings.max_upload_bytes:
-        raise errors.file_too_large(size, settings.max_upload_bytes)
+        raise errors.file_too_large(size=size, limit=settings.max_upload_bytes)

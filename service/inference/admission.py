@@ -44,14 +44,21 @@ class AdmissionController:
             takes too much of the time in which an answer is due.
         """
         if n_images > self._max_pending:
-            return errors.batch_exceeds_queue(n_images, self._max_pending)
+            return errors.batch_exceeds_queue(n_images=n_images, limit=self._max_pending)
         n_pending = self.pending.count
         wait_s = n_pending * self._service_time_ewma / self._n_workers
         retry_after_s = min(max(math.ceil(wait_s), 1), 60)
         if n_pending + n_images > self._max_pending:
-            return errors.queue_full(n_pending, self._max_queued, retry_after_s)
+            return errors.queue_full(
+                n_pending=n_pending, limit=self._max_queued, retry_after_s=retry_after_s
+            )
         if wait_s > _MAX_WAIT_SHARE * self._timeout_s:
-            return errors.wait_too_long(n_pending, wait_s, self._timeout_s, retry_after_s)
+            return errors.wait_too_long(
+                n_pending=n_pending,
+                wait_s=wait_s,
+                timeout_s=self._timeout_s,
+                retry_after_s=retry_after_s,
+            )
         return None
 
     def record_service_time(self, seconds: float) -> None:

@@ -112,7 +112,7 @@ class WorkerPool:
             async with asyncio.timeout(left_s):
                 return [await job.future for job in jobs]
         except TimeoutError:
-            raise deadline_exceeded(self._timeout_s) from None
+            raise deadline_exceeded(timeout_s=self._timeout_s) from None
         finally:
             self._drop(jobs)
 

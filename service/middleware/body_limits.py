@@ -135,19 +135,19 @@ class _BoundedBody:
         if self._is_complete:
             return await self._receive()  # only the disconnect of the client
         if self._declared is not None and self._declared > self._limit:
-            raise errors.body_too_large(self._limit, self._declared)
+            raise errors.body_too_large(size=f"{self._declared:,}", limit=self._limit)
         self._is_begun = True
         try:
             async with asyncio.timeout_at(self._deadline):
                 message = await self._receive()
         except TimeoutError:
-            raise errors.body_timeout(self._timeout_s) from None
+            raise errors.body_timeout(timeout_s=self._timeout_s) from None
         if message["type"] == "http.request":
             n_bytes = len(message.get("body", b""))
             self._received += n_bytes
             self._is_complete = not message.get("more_body", False)
             if self._received > self._limit:
-                raise errors.body_too_large(self._limit)
+                raise errors.body_too_large(size="too many", limit=self._limit)
             if not self._inflight.take(n_bytes):
                 raise errors.inflight_bytes()
             self._held += n_bytes

@@ -107,7 +107,7 @@ class _Connection(HttpToolsProtocol):
             return
         self._n_unparsed += len(data)
         super().data_received(data)
-        if self._headers_too_large():
+        if self._n_unparsed > MAX_HEADER_BYTES or self._headers_too_large():
             self._reject(_TOO_LARGE, 431, "headers_too_large")
 
     def on_message_begin(self) -> None:
@@ -164,11 +164,7 @@ class _Connection(HttpToolsProtocol):
         self._reject(_MALFORMED, 400, "malformed")
 
     def _headers_too_large(self) -> bool:
-        return (
-            self._n_unparsed > MAX_HEADER_BYTES
-            or self._n_headers > MAX_HEADERS
-            or self._n_header_bytes > MAX_HEADER_BYTES
-        )
+        return self._n_headers > MAX_HEADERS or self._n_header_bytes > MAX_HEADER_BYTES
 
     def _check_in(self, seconds: float) -> None:
         self._timer = self.loop.call_later(seconds, self._check)
