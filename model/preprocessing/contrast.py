@@ -187,7 +187,7 @@ def _at_scale(
     # Dark strokes absorb a share of the light that falls on them.
     share = 255 / np.maximum(background, 64) if dark else np.ones((1, 1), np.float32)
     depth = (background - grey) * share if dark else grey - background
-    light = grey * share if dark else grey
+    light = np.asarray(grey * share, np.float32)
     n = depth.size
     places = (int(0.16 * n), n // 2, n - 1 - min(n - 1, max(3, n // 3000)))
     low, middle, top = (float(value) for value in np.partition(depth, places, axis=None)[[*places]])

@@ -1,4 +1,4 @@
-"""Running maxima, minima and means over squares, at a cost that does not grow with the square."""
+"""Dilation, erosion, opening and box mean with squares, at a cost independent of their size."""
 
 from collections.abc import Callable
 
@@ -12,12 +12,19 @@ def running_extreme(
     values: NDArray[np.uint8],
     radius: int,
     choose: Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]],
-    axes: int | None = None,
+    axis: int | None = None,
 ) -> NDArray[np.uint8]:
-    """Running maximum or minimum over 2 × radius + 1 pixels along one axis or both, by doubling."""
+    """Running maximum (dilation) or minimum (erosion), by repeated doubling of the window.
+
+    Args:
+        values: (H, W).
+        radius: The window has 2 × radius + 1 pixels a side; the border is replicated.
+        choose: `np.maximum` or `np.minimum`.
+        axis: Along one axis only; both if None.
+    """
     window = 2 * radius + 1
-    for axis in (0, 1):
-        if axes in (axis, None):
+    for current in (0, 1):
+        if axis in (current, None):
             n = len(values)
             run = np.empty((n + 2 * radius, values.shape[1]), np.uint8)
             run[:radius], run[radius + n :] = values[0], values[-1]
@@ -31,14 +38,14 @@ def running_extreme(
     return values
 
 
-def opened(mask: NDArray[np.bool_], radius: int, axes: int) -> NDArray[np.bool_]:
-    """Runs of more than 2 × radius pixels along an axis."""
-    eroded = running_extreme(mask.view(np.uint8), radius, np.minimum, axes)
-    return running_extreme(eroded, radius, np.maximum, axes).view(bool)
+def opened(mask: NDArray[np.bool_], radius: int, axis: int) -> NDArray[np.bool_]:
+    """Morphological opening along an axis: keeps runs of more than 2 × radius pixels."""
+    eroded = running_extreme(mask.view(np.uint8), radius, np.minimum, axis)
+    return running_extreme(eroded, radius, np.maximum, axis).view(bool)
 
 
 def mean_around(values: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
-    """Mean over squares of 2 × radius + 1 pixels, clipped at the picture's edge."""
+    """Mean over squares of 2 × radius + 1 pixels a side, clipped at the border."""
     for _ in range(2):
         n = len(values)
         total = np.zeros((n + 1, values.shape[1]))

@@ -1,6 +1,6 @@
-"""The ink of a digit among dust, lines and frames; and what is odd about it.
+"""Segmentation: find the digit's connected components among dust, ruled lines and frames.
 
-Nothing here knows of digits but their size and how much stroke they may have.
+All that it assumes of digits is their size and how long their strokes may be.
 """
 
 from dataclasses import dataclass
@@ -14,118 +14,125 @@ from model.preprocessing.contrast import FOREGROUND, Contrast, find_contrast
 from model.preprocessing.morphology import opened, running_extreme
 from model.types import Reason
 
-__all__ = ["Ink", "find_ink"]
+__all__ = ["Foreground", "find_foreground"]
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-_WEAK = 0.28  # contrast of what belongs to ink beside it
-_REACH = 0.08  # how far from strong ink weak ink may lie, relative to the longer side
-_LABEL_SIDE = 64  # shapes are told apart at this size: gaps narrower than a pixel of it are closed
-_SPECK = 0.015  # ink relative to the largest shape's below which a shape is dust
-_FAINT = 0.7  # depth, relative to that one's, below which a shape shows through or is a shadow's
-_NEAR = 0.25  # gap relative to the digit's size within which a shape is a part of it
-_OTHER, _OTHER_SIDE = 0.1, 0.3  # ink and side, relative to the digit's, that make another shape
+# Hysteresis thresholding.
+_WEAK = 0.28  # low threshold: contrast of pixels that are foreground next to strong pixels
+_REACH = 0.08  # largest distance to strong pixels, relative to the longer side
+
+# Connected components; "area" is their number of foreground pixels.
+_LABEL_SIDE = 64  # longer side at which they are labelled: gaps below one of its pixels are closed
+_DUST = 0.015  # area relative to the digit's largest component below which one is dust
+_FAINT = 0.7  # relative contrast below which one shows through the paper or is a shadow
+_NEAR = 0.25  # gap relative to the digit's size within which one is a part of the digit
+_OTHER_AREA, _OTHER_SIDE = 0.1, 0.3  # area and side, relative to the digit's, of another shape
 _TALL, _APART = 0.5, 0.08  # extent and gap, relative to the digit's box, of two digits
-_LEAST_SIDE = 5  # pixels of the longer side below which no digit can be made out
-_WIDEST = 2.6  # width over height above which ink is a line, not a digit
-_LONGEST = 5.5  # length of its strokes over its size that a digit may have
-_MANY = 12  # shapes beside the digit that, with as much ink, make it one speck of many
-_BAND = 0.6  # the same of what runs from edge to edge
-_FULLEST = 0.75  # share of its box that a digit's ink may fill, unless it is narrow
+
+# What a digit cannot look like.
+_MIN_SIDE = 5  # longer side in pixels
+_MAX_ASPECT = 2.6  # width over height
+_MAX_LENGTH = 5.5  # length of its strokes over its longer side
+_MAX_COMPONENTS = 12  # other components, if they have as much area
+_MAX_BAND_FILL = 0.6  # filled share of the box of a vertical band from edge to edge
+_MAX_FILL = 0.75  # filled share of its box, unless it is narrow
 
 
 @dataclass(frozen=True)
-class Ink:
-    """The ink found in a picture.
+class Foreground:
+    """The digit's foreground.
 
     Attributes:
-        strength: (H, W) float32 from 0 to 1, 0 wherever there is no ink of the digit.
-        box: Rows and columns of the digit: top, bottom, left, right, ends exclusive.
-        reasons: What is odd about it.
+        intensity: (H, W) float32 from 0 (not the digit) to 1.
+        box: Bounding box of the digit: top, bottom, left, right, ends exclusive.
+        reasons: Why it may not be one digit.
     """
 
-    strength: Floats
+    intensity: Floats
     box: tuple[int, int, int, int]
     reasons: tuple[Reason, ...]
 
 
-def find_ink(grey: Floats) -> Ink | None:
-    """Find a digit's ink, or None where there is no ink at all.
+def find_foreground(grey: Floats) -> Foreground | None:
+    """The digit's foreground, or None if nothing stands out from the background.
 
     Args:
-        grey: (H, W), 255 levels between black and white.
+        grey: (H, W), from 0 (black) to 255 (white).
     """
     contrast = find_contrast(grey)
-    return None if contrast is None else _parts(contrast)
+    return None if contrast is None else _segmented(contrast)
 
 
-def _parts(contrast: Contrast) -> Ink | None:
-    """The ink of the digit alone, and what is odd about it."""
+def _segmented(contrast: Contrast) -> Foreground | None:
+    """The digit's foreground without ruled lines, dust and frames."""
     values = contrast.values
     weak = values > max(_WEAK, 2.5 * contrast.noise)
     strong = values > FOREGROUND
     lines = _ruled_lines(weak, values)
     if lines is not None:
         strong, weak = strong & ~lines, weak & ~lines
-        soft = running_extreme(lines.view(np.uint8), 1, np.maximum).view(bool) & ~weak
-        values = np.where(soft, 0, values)
+        rim = running_extreme(lines.view(np.uint8), 1, np.maximum).view(bool) & ~weak
+        values = np.where(rim, 0, values)
     reach = max(1, round(_REACH * max(values.shape)))
     weak &= running_extreme(strong.view(np.uint8), reach, np.maximum).view(bool)
-    shapes = _Shapes.of(weak, values)
-    if not shapes.n:
+    components = _Components.of(weak, values)
+    if not components.n:
         return None
-    digit, others = _grouped(shapes)
-    chosen = np.zeros(shapes.n + 1, bool)
+    digit, others = _grouped(components)
+    chosen = np.zeros(components.n + 1, bool)
     chosen[digit + others] = True
-    cells = chosen[shapes.labels]
-    box = _box(_spread(cells, shapes.factor, values.shape) & weak)
-    reasons = tuple(_several(shapes, digit, others)) + tuple(_odd(shapes, digit, box, strong, weak))
+    cells = chosen[components.labels]
+    box = _box(_as_pixels(cells, components.factor, values.shape) & weak)
+    reasons = (
+        *_several_shapes(components, digit, others),
+        *_not_digit_shaped(components, digit, box, strong, weak),
+    )
     rim = running_extreme(cells.view(np.uint8), 1, np.maximum).view(bool)
-    rim &= cells | (shapes.labels == 0)
+    rim &= cells | (components.labels == 0)
     floor = np.float32(min(_WEAK, 2 * contrast.noise))
-    ink = np.clip((values - floor) / (1 - floor), 0, 1)
-    return Ink(ink * _spread(rim, shapes.factor, values.shape), box, reasons)
+    intensity = np.clip((values - floor) / (1 - floor), 0, 1)
+    return Foreground(intensity * _as_pixels(rim, components.factor, values.shape), box, reasons)
 
 
 @dataclass(frozen=True)
-class _Shapes:
-    """Connected shapes of ink, told apart at a reduced size.
+class _Components:
+    """Connected components of a mask, labelled at a reduced size of one cell per factor² pixels.
 
     Attributes:
-        labels: (h, w) number of the shape in each cell, 0 for none.
+        labels: (h, w) number of the component in each cell, 0 for background.
         factor: Side of a cell in pixels.
-        size: Ink pixels of each shape; entry 0 is of no shape.
+        area: Foreground pixels of each component; entry 0 is the background's and 0.
         depth: Their mean contrast.
-        boxes: Top, bottom, left, right of each shape in cells, ends exclusive.
+        boxes: Top, bottom, left, right of each component in cells, ends exclusive.
     """
 
     labels: NDArray[np.int32]
     factor: int
-    size: NDArray[np.float64]
+    area: NDArray[np.float64]
     depth: NDArray[np.float64]
     boxes: NDArray[np.int64]
 
     @property
     def n(self) -> int:
-        return len(self.size) - 1
+        return len(self.area) - 1
 
     @classmethod
-    def of(cls, ink: Mask, values: Floats) -> "_Shapes":
-        factor = -(-max(ink.shape) // _LABEL_SIDE)
-        pooled = _pooled(ink, factor)
+    def of(cls, mask: Mask, values: Floats) -> "_Components":
+        factor = -(-max(mask.shape) // _LABEL_SIDE)
+        pooled = _pooled(mask, factor)
         labels, n = mahotas.label(pooled > 0, np.ones((3, 3), bool))
-        size = np.bincount(labels.ravel(), pooled.ravel(), n + 1).astype(np.float64)
-        size[0] = 0.0
-        total = np.bincount(labels.ravel(), _pooled(values * ink, factor).ravel(), n + 1)
+        area = np.bincount(labels.ravel(), pooled.ravel(), n + 1).astype(np.float64)
+        area[0] = 0.0
+        total = np.bincount(labels.ravel(), _pooled(values * mask, factor).ravel(), n + 1)
         boxes = mahotas.labeled.bbox(labels).astype(np.int64) if n else np.zeros((1, 4), np.int64)
-        return cls(labels, factor, size, total / np.maximum(size, 1), boxes)
+        return cls(labels, factor, area, total / np.maximum(area, 1), boxes)
 
-    def sides(self) -> NDArray[np.int64]:
-        """Height and width of each shape in cells, (n + 1, 2)."""
-        return np.stack(
-            [self.boxes[:, 1] - self.boxes[:, 0], self.boxes[:, 3] - self.boxes[:, 2]], axis=1
-        )
+    def longer_sides(self) -> NDArray[np.int64]:
+        """Longer side of each component's box in cells, (n + 1,)."""
+        sides: NDArray[np.int64] = np.diff(self.boxes, axis=1)[:, ::2].max(axis=1)
+        return sides
 
 
 def _pooled(values: Mask | Floats, factor: int) -> Floats:
@@ -142,30 +149,36 @@ def _pooled(values: Mask | Floats, factor: int) -> Floats:
     return cells
 
 
-def _spread(cells: Mask, factor: int, shape: tuple[int, ...]) -> Mask:
-    """Cells as pixels again."""
+def _as_pixels(cells: Mask, factor: int, shape: tuple[int, ...]) -> Mask:
+    """The mask of the pixels in some cells; the inverse of `_pooled`."""
     return cells.repeat(factor, axis=0).repeat(factor, axis=1)[: shape[0], : shape[1]]
 
 
 def _box(mask: Mask) -> tuple[int, int, int, int]:
+    """Bounding box of a mask: top, bottom, left, right, ends exclusive."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
-def _grouped(shapes: _Shapes) -> tuple[list[int], list[int]]:
-    """The shapes of the digit, and those that are something else but no dust."""
-    sides = shapes.sides().max(axis=1)
-    candidates = [i for i in range(1, shapes.n + 1) if not _is_frame(shapes, i)]
-    candidates = candidates or list(range(1, shapes.n + 1))
-    candidates.sort(key=lambda i: -shapes.size[i] * shapes.depth[i] ** 2)
-    digit, boxes = candidates[:1], shapes.boxes
-    box = boxes[digit[0]].copy()
-    rest = [i for i in candidates[1:] if shapes.depth[i] >= _FAINT * shapes.depth[digit[0]]]
+def _grouped(components: _Components) -> tuple[list[int], list[int]]:
+    """Components of the digit, and those of other shapes; dust is in neither.
+
+    The digit starts as the component with the largest area · depth². Near components join it until
+    none is left.
+    """
+    sides, boxes = components.longer_sides(), components.boxes
+    area, depth = components.area, components.depth
+    candidates = [i for i in range(1, components.n + 1) if not _is_frame(components, i)]
+    candidates = candidates or list(range(1, components.n + 1))
+    candidates.sort(key=lambda i: -area[i] * depth[i] ** 2)
+    first, *rest = candidates
+    digit, box = [first], boxes[first].copy()
+    rest = [i for i in rest if depth[i] >= _FAINT * depth[first]]
     grown = True
     while grown:
         grown = False
         for i in list(rest):
-            if shapes.size[i] < _SPECK * shapes.size[digit[0]]:
+            if area[i] < _DUST * area[first]:
                 continue
             gap = max(
                 boxes[i][0] - box[1],
@@ -183,25 +196,23 @@ def _grouped(shapes: _Shapes) -> tuple[list[int], list[int]]:
     others = [
         i
         for i in rest
-        if shapes.size[i] >= _OTHER * shapes.size[digit[0]] and sides[i] >= _OTHER_SIDE * largest
+        if area[i] >= _OTHER_AREA * area[first] and sides[i] >= _OTHER_SIDE * largest
     ]
     return digit, others
 
 
-def _is_frame(shapes: _Shapes, i: int) -> bool:
-    """Whether a shape is a frame around others, or something along the picture's edge."""
-    if shapes.n == 1:
+def _is_frame(components: _Components, i: int) -> bool:
+    """Whether a component is a frame around others, or an object along the image's border."""
+    if components.n == 1:
         return False
-    top, bottom, left, right = shapes.boxes[i]
+    labels = components.labels
+    top, bottom, left, right = components.boxes[i]
     height, width = bottom - top, right - left
-    cells = shapes.labels[top:bottom, left:right] == i
-    picture = shapes.labels.shape
-    if min(top, left, picture[0] - bottom, picture[1] - right) <= 0:
-        inner = shapes.labels[
-            picture[0] // 5 : picture[0] - picture[0] // 5,
-            picture[1] // 5 : picture[1] - picture[1] // 5,
-        ]
-        others = np.bincount(inner.ravel(), minlength=shapes.n + 1)
+    cells = labels[top:bottom, left:right] == i
+    rows, columns = labels.shape
+    if min(top, left, rows - bottom, columns - right) <= 0:
+        inner = labels[rows // 5 : rows - rows // 5, columns // 5 : columns - columns // 5]
+        others = np.bincount(inner.ravel(), minlength=components.n + 1)
         if others[i] < 0.05 * cells.sum() and others[1:].max() > 0.02 * inner.size:
             return True
     if min(height, width) < 8:
@@ -210,25 +221,25 @@ def _is_frame(shapes: _Shapes, i: int) -> bool:
     inside = cells[band:-band, band:-band].sum()
     if inside > 0.1 * cells.sum():
         return False
-    within = shapes.labels[top + band : bottom - band, left + band : right - band]
+    within = labels[top + band : bottom - band, left + band : right - band]
     return bool(np.count_nonzero((within != 0) & (within != i)) > 0.1 * cells.sum())
 
 
-def _several(shapes: _Shapes, digit: list[int], others: list[int]) -> list[Reason]:
-    """Whether there are shapes beside each other that are no parts of one digit."""
+def _several_shapes(components: _Components, digit: list[int], others: list[int]) -> list[Reason]:
+    """`several_shapes` if the components are not the parts of one digit."""
     if others:
         return ["several_shapes"]
-    boxes = shapes.boxes[digit]
+    boxes = components.boxes[digit]
     top, bottom = boxes[:, 0].min(), boxes[:, 1].max()
     left, right = boxes[:, 2].min(), boxes[:, 3].max()
     extents = ((0, 1, bottom - top), (2, 3, right - left))
-    total = shapes.size[digit].sum()
+    total = components.area[digit].sum()
     for (low, high, extent), (first, last, along) in (extents, extents[::-1]):
-        # Parts that both take up much of one direction and are apart in the other.
+        # Two parts that are both long in one direction and apart in the other.
         large = [
             b
             for b, i in zip(boxes, digit, strict=True)
-            if b[high] - b[low] >= _TALL * extent and shapes.size[i] >= 0.15 * total
+            if b[high] - b[low] >= _TALL * extent and components.area[i] >= 0.15 * total
         ]
         large.sort(key=lambda b: b[first])
         for one, two in pairwise(large):
@@ -237,55 +248,65 @@ def _several(shapes: _Shapes, digit: list[int], others: list[int]) -> list[Reaso
     return []
 
 
-def _odd(
-    shapes: _Shapes, digit: list[int], box: tuple[int, int, int, int], strong: Mask, weak: Mask
+def _not_digit_shaped(
+    components: _Components,
+    digit: list[int],
+    box: tuple[int, int, int, int],
+    strong: Mask,
+    weak: Mask,
 ) -> list[Reason]:
-    """Whether the ink fills no box that a digit could fill."""
+    """`not_digit_shaped` if size, fill, stroke length or surroundings cannot be a digit's."""
     height, width = box[1] - box[0], box[3] - box[2]
     within = (slice(box[0], box[1]), slice(box[2], box[3]))
     fill = strong[within].mean()
-    length = weak[within].sum() / max(_stroke(weak[within]), 1e-6)
-    scattered = shapes.n > _MANY + len(digit) and shapes.size.sum() > 2 * shapes.size[digit].sum()
+    length = weak[within].sum() / max(_stroke_width(weak[within]), 1e-6)
+    area = components.area
+    scattered = components.n > _MAX_COMPONENTS + len(digit) and area.sum() > 2 * area[digit].sum()
     rows, columns = strong.shape
-    # A band of shadow from edge to edge; a 1 is narrower, or its picture is.
-    band = height >= 0.97 * rows and 0.16 * columns < width < 0.5 * columns and fill > _BAND
+    # A shadow from edge to edge; a 1 is narrower, or its image is.
+    band = (
+        height >= 0.97 * rows and 0.16 * columns < width < 0.5 * columns and fill > _MAX_BAND_FILL
+    )
     if (
-        max(height, width) < _LEAST_SIDE
+        max(height, width) < _MIN_SIDE
         or band
-        or width > _WIDEST * height
-        or (fill > _FULLEST and width > 0.5 * height)
-        or length > _LONGEST * max(height, width)
+        or width > _MAX_ASPECT * height
+        or (fill > _MAX_FILL and width > 0.5 * height)
+        or length > _MAX_LENGTH * max(height, width)
         or scattered
     ):
         return ["not_digit_shaped"]
     return []
 
 
-def _ruled_lines(ink: Mask, values: Floats) -> Mask | None:
+def _ruled_lines(mask: Mask, values: Floats) -> Mask | None:
     """Ruled lines from edge to edge, or None if there are none or they may be strokes."""
-    (across, n_across), (down, n_down) = _horizontal_lines(ink), _horizontal_lines(ink.T)
+    (across, n_across), (down, n_down) = _horizontal_lines(mask), _horizontal_lines(mask.T)
     most = max(n_across, n_down)
     if not most:
         return None
-    # Where ink crosses a line it is higher than the line is thick; where lines cross it is not.
-    limit = max(2, ink.shape[0] // 48)
-    lines = (across & ~opened(ink, limit, axes=0)) | (down.T & ~opened(ink, limit, axes=1))
-    wide = running_extreme(ink.view(np.uint8), limit, np.minimum)
+    # A stroke that crosses a line is longer across it than the line is thick, and is kept; where
+    # two lines cross, they are removed.
+    limit = max(2, mask.shape[0] // 48)
+    lines = (across & ~opened(mask, limit, axis=0)) | (down.T & ~opened(mask, limit, axis=1))
+    wide = running_extreme(mask.view(np.uint8), limit, np.minimum)
     lines |= across & down.T & ~running_extreme(wide, limit, np.maximum).view(bool)
-    rest = ink & ~lines
-    shapes = _Shapes.of(rest, values)
-    if not lines.any() or not shapes.n or rest.sum() < 0.1 * lines.sum():
+    rest = mask & ~lines
+    components = _Components.of(rest, values)
+    if not lines.any() or not components.n or rest.sum() < 0.1 * lines.sum():
         return None
-    largest = rest & _spread(shapes.labels == shapes.size.argmax(), shapes.factor, rest.shape)
-    # A single line may be the top of a 7 that fills its picture; three are no digit's.
-    dark = values > FOREGROUND
-    thinner = _stroke(lines & dark) < (0.6, 0.8)[min(most, 2) - 1] * _stroke(largest & dark)
+    cells = components.labels == components.area.argmax()
+    largest = rest & _as_pixels(cells, components.factor, rest.shape)
+    # A single line may be the top of a 7 that fills its image; three lines are no digit.
+    strong = values > FOREGROUND
+    ratio = 0.6 if most == 1 else 0.8
+    thinner = _stroke_width(lines & strong) < ratio * _stroke_width(largest & strong)
     fainter = values[lines].mean() < 0.7 * values[largest].mean()
     return lines if thinner or fainter or most > 2 else None
 
 
 def _horizontal_lines(mask: Mask) -> tuple[Mask, int]:
-    """Ink within lines from the left to the right edge, and how many such lines there are."""
+    """Foreground in lines from the left to the right border, and the number of such lines."""
     width = mask.shape[1]
     none = np.zeros_like(mask)
     margin = int(0.03 * width) + 1
@@ -297,11 +318,9 @@ def _horizontal_lines(mask: Mask) -> tuple[Mask, int]:
     if thick.sum(axis=1, dtype=np.uint16).max() < 0.3 * width:
         return none, 0
     gap = max(1, width // 50)
-    thick = running_extreme(
-        running_extreme(thick, gap, np.maximum, axes=1), gap, np.minimum, axes=1
-    )
-    run = opened(thick.view(bool), width // 8, axes=1)
-    labels, n = mahotas.label(run)
+    dilated = running_extreme(thick, gap, np.maximum, axis=1)
+    closed = running_extreme(dilated, gap, np.minimum, axis=1)
+    labels, n = mahotas.label(opened(closed.view(bool), width // 8, axis=1))
     if not n:
         return none, 0
     boxes = mahotas.labeled.bbox(labels)
@@ -310,7 +329,7 @@ def _horizontal_lines(mask: Mask) -> tuple[Mask, int]:
     return mask & through[labels], int(through.sum())
 
 
-def _stroke(mask: Mask) -> float:
-    """Mean width of the strokes in pixels: twice their area over their outline."""
-    outline = (mask[1:] ^ mask[:-1]).sum() + (mask[:, 1:] ^ mask[:, :-1]).sum()
-    return float(2 * mask.sum() / max(1, outline))
+def _stroke_width(mask: Mask) -> float:
+    """Mean stroke width in pixels: twice the area over the perimeter."""
+    perimeter = (mask[1:] ^ mask[:-1]).sum() + (mask[:, 1:] ^ mask[:, :-1]).sum()
+    return float(2 * mask.sum() / max(1, perimeter))
