@@ -33,15 +33,7 @@ Decoding: TypeAlias = Callable[[int], AbstractContextManager[None]]
 """Called with the number of pixels; the returned context is entered while they are decoded."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-_SIGNATURES = (
-    b"\x89PNG",
-    b"\xff\xd8\xff",
-    b"GIF8",
-    b"II*\x00",
-    b"MM\x00*",
-    b"II+\x00",
-    b"MM\x00+",
-)
+_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 _FLOAT_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, 65535.0))
 _INTEGER_RANGES = ((0.0, 4095.0), (0.0, 65535.0))
@@ -274,10 +266,7 @@ def _factor(size: tuple[int, int]) -> int:
 
 
 def _in_strips(
-    image: Image.Image,
-    mode: str,
-    factor: int,
-    convert: Callable[[Image.Image], Image.Image],
+    image: Image.Image, mode: str, factor: int, convert: Callable[[Image.Image], Image.Image]
 ) -> Image.Image:
     """Convert and reduce by averaging, strip by strip: no second copy of a large image."""
     if factor == 1 and image.mode == mode != "F":
