@@ -1,7 +1,8 @@
 """`GET /metrics` for Prometheus."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.dependencies import ServiceDep
 
@@ -13,11 +14,9 @@ router = APIRouter(tags=["operations"])
 @router.get(
     "/metrics",
     summary="Metrics for Prometheus",
-    response_description="Prometheus text, or OpenMetrics where that is accepted.",
+    response_description="Prometheus' text format.",
     response_class=PlainTextResponse,
-    responses={200: {"content": {"application/openmetrics-text": {"schema": {"type": "string"}}}}},
 )
-async def metrics(request: Request, service: ServiceDep) -> Response:
+async def metrics(service: ServiceDep) -> Response:
     """Requests, queue wait and compute time, decisions, the model."""
-    text, media_type = service.metrics.exposition(request.headers.get("accept", ""))
-    return Response(text, headers={"Content-Type": media_type})
+    return Response(service.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})

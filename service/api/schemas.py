@@ -35,54 +35,41 @@ def _rounded(value: float) -> float:
 
 _Number = Annotated[float, BeforeValidator(_rounded)]
 _Probability = Annotated[_Number, Field(ge=0, le=1)]
-_NonNegative = Annotated[_Number, Field(ge=0)]
+_Entropy = Annotated[_Number, Field(ge=0)]
+_Lower = Annotated[_Probability, Field(description="The quantile over draws at (1 - level)/2.")]
+_Upper = Annotated[_Probability, Field(description="The quantile over draws at (1 + level)/2.")]
+_Std = Annotated[_Number, Field(ge=0, description="Standard deviation over the draws.")]
 
 
 class _FromAttributes(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
-class NotADigitEntry(_FromAttributes):
-    """The outcome "not a digit": its probability over the draws."""
-
-    probability: _Probability = Field(description="Mean over the draws.")
-    lower: _Probability = Field(
-        description="Lower end of the credible interval: the quantile at (1 - level)/2."
-    )
-    upper: _Probability = Field(
-        description="Upper end of the credible interval: the quantile at (1 + level)/2."
-    )
-    std: _NonNegative = Field(description="Standard deviation over the draws.")
-
-
 class ClassEntry(_FromAttributes):
-    """One class: its probability over the draws."""
+    """One class: its probability, with the credible interval from `lower` to `upper`."""
 
     label: str = Field(description="The class, one of the model's `labels`.")
-    probability: _Probability = Field(
-        description="Mean over the draws; those of all classes sum to 1."
-    )
-    lower: _Probability = Field(
-        description="Lower end of the credible interval: the quantile at (1 - level)/2."
-    )
-    upper: _Probability = Field(
-        description="Upper end of the credible interval: the quantile at (1 + level)/2."
-    )
-    std: _NonNegative = Field(description="Standard deviation over the draws.")
+    probability: _Probability = Field(description="Mean over draws; all classes sum to 1.")
+    lower: _Lower
+    upper: _Upper
+    std: _Std
+
+
+class NotADigitEntry(_FromAttributes):
+    """The outcome "not a digit": its probability and credible interval."""
+
+    probability: _Probability = Field(description="Mean over the draws.")
+    lower: _Lower
+    upper: _Upper
+    std: _Std
 
 
 class Uncertainty(_FromAttributes):
     """Entropies in nats: predictive (total) = expected (aleatoric) + mutual (epistemic)."""
 
-    predictive_entropy: _NonNegative = Field(
-        description="Total uncertainty, in nats, at most ln C for C classes."
-    )
-    expected_entropy: _NonNegative = Field(
-        description="Aleatoric: the ambiguity of the picture itself, in nats."
-    )
-    mutual_information: _NonNegative = Field(
-        description="Epistemic: the disagreement of the draws, in nats."
-    )
+    predictive_entropy: _Entropy = Field(description="Total, at most ln C for C classes.")
+    expected_entropy: _Entropy = Field(description="Aleatoric: ambiguity of the picture itself.")
+    mutual_information: _Entropy = Field(description="Epistemic: disagreement of the draws.")
 
 
 class ModelName(BaseModel):
@@ -102,8 +89,7 @@ class PredictResponse(_FromAttributes):
     decision: Decision = Field(description="`review`: a person should look.")
     reasons: list[Reason] = Field(description="Why a person should look; empty if accepted.")
     calibrated: bool = Field(
-        description="Whether the decision's guarantee applies: only for as many draws as it was "
-        "calibrated with."
+        description="Whether the guarantee applies: only for the calibrated number of draws."
     )
     classes: list[ClassEntry] = Field(
         description="One entry per class, in label order, given that the picture is a digit."
@@ -121,8 +107,7 @@ class PredictResponse(_FromAttributes):
         description="The 28×28 input of the network as a PNG data URL; null if not asked for."
     )
     draws: list[list[float]] | None = Field(
-        description="Each draw's probabilities of the classes, in label order; null if not asked "
-        "for."
+        description="Each draw's probabilities, in label order; null if not asked for."
     )
 
 
@@ -135,9 +120,7 @@ class BatchError(BaseModel):
 class BatchResponse(BaseModel):
     """One entry per file, in order."""
 
-    results: list[PredictResponse | BatchError] = Field(
-        description="For each file its answer or its error, in the order of the files."
-    )
+    results: list[PredictResponse | BatchError] = Field(description="One entry per file.")
 
 
 class Health(BaseModel):
@@ -151,8 +134,7 @@ class ModelResponse(BaseModel):
 
     name: str = Field(description="Its name, as in its checkpoint.")
     version: str = Field(
-        pattern="^[0-9a-f]{12}$",
-        description="A hash of everything that decides an answer, and of nothing else.",
+        pattern="^[0-9a-f]{12}$", description="A hash of exactly what decides an answer."
     )
     source: Literal["shipped", "file"] = Field(
         description="`shipped`: the bundled model; `file`: the operator's checkpoint."
@@ -164,22 +146,17 @@ class ModelResponse(BaseModel):
     input_contract: str = Field(description="The network's input, and how it is preprocessed.")
     draws: int = Field(ge=2, description="Posterior draws held, the most that can be asked for.")
     draws_reproduced: bool = Field(
-        description="Whether this installation samples the draws that were calibrated; if not, no "
-        "answer is `calibrated`."
+        description="Whether this installation samples the draws that were calibrated."
     )
     seed: int = Field(ge=0, description="Seed of the draws.")
     parameters: int = Field(ge=1, description="Weights and biases of one network.")
-    mflop_per_draw: float = Field(
-        ge=0, description="Millions of floating-point operations for one picture and one draw."
-    )
+    mflop_per_draw: float = Field(ge=0, description="Cost of one picture and one draw.")
     architecture: dict[str, Any] = Field(description="The layers, the labels and the prior.")
     decision: dict[str, Any] = Field(
-        description="When an answer is accepted: score, threshold, target, confidence, how many "
-        "pictures of which population it was calibrated on, and what that guarantees."
+        description="The decision rule: score, threshold, target, calibration, guarantee."
     )
     conformal: dict[str, Any] = Field(
-        description="What `prediction_set` promises: coverage, threshold, how many pictures it "
-        "was calibrated on, and what that guarantees."
+        description="The conformal sets: coverage, threshold, calibration, guarantee."
     )
     metrics: dict[str, Any] = Field(description="Held-out metrics by data set, each with its `n`.")
     training: dict[str, Any] = Field(description="Data, configuration, versions and time.")

@@ -15,8 +15,8 @@ from prometheus_client import (
     Info,
     PlatformCollector,
     ProcessCollector,
+    generate_latest,
 )
-from prometheus_client.exposition import choose_encoder
 
 from model.classifier import Prediction
 from model.types import Decision, Reason
@@ -167,15 +167,6 @@ class Metrics:
         """Count a reload."""
         self._reloads.labels("success" if success else "failure").inc()
 
-    def exposition(self, accept: str) -> tuple[bytes, str]:
-        """Return all metrics as text, and its media type.
-
-        Args:
-            accept: The client's `Accept` header, which may ask for OpenMetrics.
-        """
-        try:
-            encode, media_type = choose_encoder(accept)
-            return encode(self._registry), media_type
-        except Exception:  # noqa: BLE001 - the library fails on versions that are no numbers
-            encode, media_type = choose_encoder("")
-            return encode(self._registry), media_type
+    def exposition(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
