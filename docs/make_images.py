@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from model import load
 from model.preprocessing.normalize import open_image
-from training.reporting.plots import plot_answers, plot_door
+from training.reporting.plots import plot_predictions, plot_preprocessing
 
 HERE = Path(__file__).parent
 SIZE, FINE = 240, 4
@@ -138,10 +138,10 @@ def main() -> None:
         image.save(folder / f"{name}.png", optimize=True)
     classifier = load(device="cpu")
     shown = [images[name] for name in ("seven", "four-or-nine", "letter")]
-    figure = plot_answers(shown, [classifier.predict(image) for image in shown])
+    figure = plot_predictions(shown, [classifier.predict(image) for image in shown])
     figure.savefig(HERE / "answers.png", dpi=110, metadata={"Software": None})
     sent = difficult_images()
-    figure = plot_door(sent, [open_image(image) for image in sent.values()])
+    figure = plot_preprocessing(sent, [open_image(image) for image in sent.values()])
     figure.savefig(HERE / "preprocessing.png", dpi=110, metadata={"Software": None})
 
 

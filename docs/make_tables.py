@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.errors import CONNECTION_EXAMPLES, EXAMPLES, INFERENCE_EXAMPLES
+from service.errors import KINDS
 from service.observability.metrics import Metrics
 from service.open_inference.codec import INPUT, MAX_IMAGES, OUTPUTS
 from service.settings import Settings
@@ -21,6 +21,13 @@ __all__ = ["TABLES", "filled"]
 DOCS = Path(__file__).parent
 
 Row = Sequence[str]
+
+# service.server.connection answers these in plain text, before there is a request.
+_BY_THE_CONNECTION = {
+    "malformed": (400, "This is no HTTP/1.1 request (RFC 9112)."),
+    "headers_timeout": (408, "The request headers did not arrive in time; send them faster."),
+    "headers_too_large": (431, "The request has more than 100 headers; send fewer."),
+}
 
 
 def settings() -> list[Row]:
@@ -40,7 +47,7 @@ def metrics() -> list[Row]:
     exposed = Metrics(pending=lambda: 0, ready=lambda: True)
     exposed.record_request("/", "GET", 200, 0.0)
     exposed.record_model(name="", version="", source="")
-    text = exposed.exposition("")[0].decode()
+    text = exposed.exposition().decode()
     rows: list[Row] = [("metric", "type", "labels", "meaning")]
     for family in text_string_to_metric_families(text):
         if not family.name.startswith("mnn_") or family.name.endswith("_created"):
@@ -55,13 +62,15 @@ def metrics() -> list[Row]:
 
 def reasons() -> list[Row]:
     """Every reason of a rejection: name, statuses, an example of the error's detail."""
-    found: dict[str, tuple[set[int], str]] = {}
-    for errors in (EXAMPLES, INFERENCE_EXAMPLES, CONNECTION_EXAMPLES):
-        for error in errors.values():
-            if error.reason is not None:
-                statuses, _ = found.setdefault(error.reason, (set(), str(error.detail)))
-                statuses.add(error.status_code)
-    rows: list[Row] = [("reason", "status", "an example of the `detail`")]
+    found: dict[str, tuple[set[int], str]] = {
+        reason: ({status}, detail) for reason, (status, detail) in _BY_THE_CONNECTION.items()
+    }
+    for kind in KINDS.values():
+        if kind.reason is not None:
+            detail = str(kind(**kind.example).detail)
+            statuses, _ = found.setdefault(kind.reason, (set(), detail))
+            statuses.add(kind.status)
+    rows: list[Row] = [("reason", "status", "for example")]
     for reason, (statuses, detail) in found.items():
         rows.append((f"`{reason}`", ", ".join(map(str, sorted(statuses))), detail))
     return rows

@@ -84,10 +84,9 @@ def test_metrics_and_settings_named_in_guides_exist(path: Path) -> None:
 
 
 def test_the_documents_and_make_help_agree_on_how_long_the_soak_tests_take() -> None:
-    target = re.search(r"^test-soak:.*?## (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    target = re.search(r"^soak:.*## .*; (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert target is not None
-    assert "twenty-five minutes" in target[1]
-    assert "twenty-five minutes" in read("operations.md")
+    assert target[1] in read("operations.md")
 
 
 def test_the_readme_fits_in_150_lines() -> None:
@@ -111,6 +110,7 @@ def test_links_lead_to_files_and_headings(path: Path) -> None:
             assert anchor in anchors(file), link
 
 
+NOT_CODE = {"model.version", "service.access"}  # a field of the answer, a logger
 PACKAGES = ("benchmarks", "deploy", "docs", "model", "service", "tests", "training")
 
 
@@ -138,8 +138,8 @@ def exists(dotted: str) -> bool:
 @pytest.mark.parametrize("path", GUIDES, ids=lambda p: p.name)
 def test_modules_and_functions_named_in_guides_exist(path: Path) -> None:
     dotted = rf"(?<![\w/.])(?:{'|'.join(PACKAGES)})(?:\.[A-Za-z_]\w*)+"
-    named = [n for n in re.findall(dotted, path.read_text()) if not n.endswith((".md", ".sh"))]
-    assert [name for name in named if not exists(name)] == []
+    named = {n for n in re.findall(dotted, path.read_text()) if not n.endswith(".md")} - NOT_CODE
+    assert {name for name in named if not exists(name)} == set()
 
 
 @pytest.mark.parametrize("path", GUIDES, ids=lambda p: p.name)
