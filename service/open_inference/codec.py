@@ -1,7 +1,8 @@
-"""The tensors of the Open Inference Protocol v2: from a request's bytes, and to an answer's.
+"""Tensors of the Open Inference Protocol v2: request bodies in, response bodies out.
 
-Everything is bounded before it is read. Whatever the bytes are, either a request comes of them or a
-`TensorError`.
+Decoding is bounded: typed structs create no objects beyond those declared here, and an array is
+decoded only when it has as many numbers as its shape. Whatever the bytes are, the result is a
+`TensorRequest` or a `TensorError`.
 
 Source: KServe, "Open Inference Protocol", specification/protocol/inference_rest.md; NVIDIA, "Binary
 Tensor Data Extension" of the Triton Inference Server.
@@ -9,14 +10,17 @@ Tensor Data Extension" of the Triton Inference Server.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Annotated, Any, Literal, TypeVar
 
+import msgspec
 import numpy as np
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from numpy.typing import NDArray
 
-from service.open_inference.json_arrays import ArrayError, cut_out_arrays, read_bytes
+from model.classifier import MIN_DRAWS, MIN_LEVEL, ClassProbability, Prediction
+from model.preprocessing.normalize import SIDE
 
 __all__ = [
     "INPUT",
@@ -24,413 +28,403 @@ __all__ = [
     "MAX_BODY_BYTES",
     "MAX_IMAGES",
     "OUTPUTS",
-    "TRITONS",
-    "WITHOUT_EFFECT",
-    "WITHOUT_EFFECT_ON_TENSORS",
-    "InferenceRequest",
+    "InferRequest",
+    "OutputTensor",
     "TensorError",
-    "Wanted",
+    "TensorRequest",
     "read_json_length",
     "read_request",
-    "write_answer",
+    "write_response",
 ]
 
-JSON_LENGTH = "Inference-Header-Content-Length"  # the header that says how much of a body is JSON
-MAX_IMAGES = 512
-MAX_BODY_BYTES = 8 * 2**20  # 512·784 numbers, each on a line of its own and indented
-_MAX_JSON_BYTES = 64 * 1024  # of what is not numbers
-_SIDE = 28
-_PIXELS = _SIDE * _SIDE
-_HUGE = 10**18
-
-Datatype = Literal["UINT8", "FP32", "INT64", "BOOL"]
-_DTYPES: dict[Datatype, str] = {"UINT8": "u1", "FP32": "<f4", "INT64": "<i8", "BOOL": "?"}
-
-
-class _Tensor(NamedTuple):
-    datatype: Datatype
-    per_class: bool = False  # of the shape [N, C], not [N]
-
-
+JSON_LENGTH = "Inference-Header-Content-Length"  # the header with the size of the JSON part
 INPUT = "images"
-OUTPUTS: dict[str, _Tensor] = {
-    "probabilities": _Tensor("FP32", per_class=True),
-    "lower": _Tensor("FP32", per_class=True),
-    "upper": _Tensor("FP32", per_class=True),
-    "std": _Tensor("FP32", per_class=True),
-    "predictive_entropy": _Tensor("FP32"),
-    "expected_entropy": _Tensor("FP32"),
-    "mutual_information": _Tensor("FP32"),
-    "prediction": _Tensor("INT64"),
-    "accept": _Tensor("BOOL"),
-}
+MAX_IMAGES = 512
+MAX_BODY_BYTES = 8 * 2**20  # the largest request, indented with one number a line
+_MAX_JSON_BYTES = 64 * 1024  # of JSON besides the numbers
+_PIXELS = SIDE * SIDE
 
-# Hints to a scheduler that there is none of here, and that clients may send by habit.
-WITHOUT_EFFECT = frozenset(
-    {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers"}
-)
-TRITONS = "triton_"  # how parameters begin that mean something to Triton alone
-# How clients of MLServer note for themselves what they have made a tensor of.
-WITHOUT_EFFECT_ON_TENSORS = frozenset({"content_type"})
+T = TypeVar("T")
+
+# Outputs
+
+Datatype = Literal["FP32", "INT64", "BOOL"]
+_DTYPES: dict[Datatype, str] = {"FP32": "<f4", "INT64": "<i8", "BOOL": "?"}
+
+
+@dataclass(frozen=True)
+class OutputTensor:
+    """An output of the model.
+
+    Attributes:
+        datatype: The protocol's name of its type.
+        description: What it means.
+        value: Its entry for one image.
+        per_class: Whether its shape is [N, C] rather than [N].
+    """
+
+    datatype: Datatype
+    description: str
+    value: Callable[[Prediction], object]
+    per_class: bool = False
+
+
+def _per_class(description: str, value: Callable[[ClassProbability], float]) -> OutputTensor:
+    return OutputTensor(
+        "FP32", description, lambda p: [value(entry) for entry in p.classes], per_class=True
+    )
+
+
+OUTPUTS: dict[str, OutputTensor] = {
+    "probabilities": _per_class("mean over draws, by class", lambda c: c.probability),
+    "lower": _per_class("lower end of the credible interval, by class", lambda c: c.lower),
+    "upper": _per_class("upper end of the credible interval, by class", lambda c: c.upper),
+    "std": _per_class("standard deviation over draws, by class", lambda c: c.std),
+    "predictive_entropy": OutputTensor(
+        "FP32", "total uncertainty in nats", lambda p: p.predictive_entropy
+    ),
+    "expected_entropy": OutputTensor(
+        "FP32", "aleatoric part of the entropy in nats", lambda p: p.expected_entropy
+    ),
+    "mutual_information": OutputTensor(
+        "FP32", "epistemic part of the entropy in nats", lambda p: p.mutual_information
+    ),
+    "prediction": OutputTensor(
+        "INT64",
+        "index of the most probable label in `labels` of `GET /model`: the digit, for digits",
+        lambda p: [entry.label for entry in p.classes].index(p.prediction),
+    ),
+    "accept": OutputTensor(
+        "BOOL",
+        "whether the decision rule accepts; guaranteed only if `calibrated` and for images "
+        "preprocessed as for `/predict`",
+        lambda p: p.decision == "accept",
+    ),
+}
+"""The outputs by name. Metadata, OpenAPI, responses and the documents follow from this table."""
+
+# Requests
+
+_Ignored = Annotated[Raw | UnsetType, Meta(description="Accepted, without effect.")]
+_Pixel = Annotated[int, Meta(ge=0, le=255)]
+_Flat = Annotated[list[_Pixel], Meta(min_length=_PIXELS)]
+_Row = Annotated[list[_Pixel], Meta(min_length=SIDE, max_length=SIDE)]
+_Image = Annotated[list[_Row], Meta(min_length=SIDE, max_length=SIDE)]
+_Nested = Annotated[list[_Image], Meta(min_length=1)]
+_Data = {"anyOf": [*map(msgspec.json.schema, (_Flat, _Nested, None))]}
+
+
+class InputParameters(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """Parameters of the input."""
+
+    binary_data_size: Annotated[
+        Annotated[int, Meta(ge=_PIXELS, le=_PIXELS * MAX_IMAGES)] | None,
+        Meta(description="784 N, if the tensor follows the JSON instead of `data`."),
+    ] = None
+    content_type: _Ignored = UNSET
+
+
+class RequestInput(Struct, frozen=True, gc=False):
+    """The input tensor."""
+
+    name: Literal["images"]
+    datatype: Literal["UINT8"]
+    shape: Annotated[
+        tuple[
+            Annotated[int, Meta(ge=1, extra_json_schema={"maximum": MAX_IMAGES})],
+            Literal[28],
+            Literal[28],
+        ],
+        Meta(description=f"[N, 28, 28], with N up to {MAX_IMAGES}."),
+    ]
+    data: Annotated[
+        Raw | UnsetType,
+        Meta(
+            description="Light strokes on a background of 0, flat or nested like the shape.",
+            extra_json_schema=_Data,
+        ),
+    ] = UNSET
+    parameters: InputParameters | None = None
+
+
+class OutputParameters(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """Parameters of a requested output."""
+
+    binary_data: Annotated[
+        bool | None, Meta(description="Whether it follows the JSON rather than being part of it.")
+    ] = None
+    classification: Annotated[
+        Literal[0] | None, Meta(description="Not supported; 0 is the same as absent.")
+    ] = None
+    content_type: _Ignored = UNSET
+
+
+class RequestedOutput(Struct, frozen=True, gc=False):
+    """A requested output."""
+
+    name: Annotated[str, Meta(extra_json_schema={"enum": list(OUTPUTS)})]
+    parameters: OutputParameters | None = None
+
+
+class RequestParameters(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """Parameters of the request."""
+
+    samples: Annotated[
+        Annotated[int, Meta(ge=MIN_DRAWS, le=2**31 - 1)] | None,
+        Meta(description="Posterior draws to use, the first N."),
+    ] = None
+    level: Annotated[
+        Annotated[float, Meta(ge=MIN_LEVEL, lt=1)] | None,
+        Meta(description="Mass of the credible intervals, at most 1 - 2/samples."),
+    ] = None
+    binary_data_output: Annotated[
+        bool | None,
+        Meta(description="Whether outputs follow the JSON unless they say otherwise."),
+    ] = None
+    sequence_id: _Ignored = UNSET
+    sequence_start: _Ignored = UNSET
+    sequence_end: _Ignored = UNSET
+    priority: _Ignored = UNSET
+    timeout: _Ignored = UNSET
+    headers: _Ignored = UNSET
+    triton_enable_empty_final_response: _Ignored = UNSET
+
+
+class InferRequest(Struct, frozen=True, gc=False):
+    """The JSON of an inference request."""
+
+    inputs: tuple[RequestInput]
+    outputs: Annotated[
+        list[RequestedOutput] | None,
+        Meta(description="Which, and in which order, each once; all if there are none."),
+    ] = None
+    parameters: RequestParameters | None = None
+    id: Annotated[str | None, Meta(description="Comes back in the response.")] = None
+
+
+_REQUEST = msgspec.json.Decoder(InferRequest)
+_FLAT, _NESTED = msgspec.json.Decoder(_Flat), msgspec.json.Decoder(_Nested)
+_IS_NESTED = re.compile(rb"\[[ \t\r\n]*\[")
+_INVALID_PARAMETER = re.compile(r"\.parameters\.(samples|level)")
+_HINTS = {
+    ".inputs.data": "Send integers from 0 to 255, flat or nested like the shape.",
+    ".inputs.parameters": "The only parameter is 'binary_data_size', 784 N bytes; shared memory is "
+    "not supported.",
+    ".inputs": f"Send one input {INPUT!r} of datatype UINT8 and shape [N, 28, 28], N from 1 to "
+    f"{MAX_IMAGES}.",
+    ".outputs.parameters": "The only parameter is 'binary_data', true or false; neither shared "
+    "memory nor classification is supported.",
+    ".outputs": f"The outputs are {', '.join(OUTPUTS)}.",
+    ".parameters": "The parameters are 'samples', 'level' and 'binary_data_output', true or false.",
+    "": f"Send a JSON object with 'inputs', an array of the tensor {INPUT!r}.",
+}
+"""What to do about an invalid member, by the beginning of its path."""
 
 
 class TensorError(ValueError):
-    """The bytes are no request that can be answered.
+    """A request that cannot be answered.
 
     Attributes:
-        status: The HTTP status that says so: 413 for too much, 422 for a parameter that is not as
-            it must be, 400 for all else.
+        status: The HTTP status: 413 for too much, 422 for `samples` or `level`, else 400.
     """
 
     def __init__(self, message: str, status: Literal[400, 413, 422] = 400) -> None:
-        """Keep the status beside the message."""
         super().__init__(message)
         self.status = status
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """An output that is asked for: its name, and whether after the JSON rather than in it."""
-
-    name: str
-    binary: bool
-
-
 @dataclass(frozen=True, eq=False)
-class InferenceRequest:
-    """What a client asks.
+class TensorRequest:
+    """A decoded request.
 
     Attributes:
         images: uint8 (N, 28, 28).
-        outputs: What is to be answered, in this order.
+        outputs: The requested outputs in order, and whether each is binary.
         id: The client's name for the request, if it gave one.
-        samples: Number of draws, if it said so; not checked against what is held.
-        level: Mass of the credible intervals, if it said so; not checked.
+        samples: Number of draws, if given; the model may hold fewer.
+        level: Mass of the credible intervals, if given.
     """
 
     images: NDArray[np.uint8]
-    outputs: tuple[Wanted, ...]
+    outputs: Mapping[str, bool]
     id: str | None
     samples: int | None
     level: float | None
 
 
 def read_json_length(header: str | None, size: int) -> int | None:
-    """What the header `Inference-Header-Content-Length` says; None if there is none.
+    """Parse the header `Inference-Header-Content-Length`.
 
     Args:
-        header: Its value.
+        header: Its value, if it was sent.
         size: Bytes of the whole body, decompressed.
 
     Raises:
-        TensorError: If it is not a number of bytes that the body has.
+        TensorError: If it is no number from 1 to `size`.
     """
     if header is None:
         return None
-    if not re.fullmatch(r"[0-9]{1,12}", header) or int(header) > size:
+    if not re.fullmatch(r"[0-9]{1,12}", header) or not 0 < int(header) <= size:
         raise TensorError(
-            f"Inference-Header-Content-Length is {_shown(header)}; it must be the number of bytes "
-            f"of the JSON with which the body begins, and the body has {size:,}."
-        )
-    if int(header) == 0:
-        raise TensorError(
-            "Inference-Header-Content-Length is 0: a body of nothing but a tensor is not read "
-            "here. Send the JSON that describes it before it."
+            f"{JSON_LENGTH} is {ascii(header)[:40]}; it must be the number of bytes of the JSON "
+            f"with which the body begins, and the body has {size:,}. A bare tensor is not "
+            "supported: send the JSON that describes it before it."
         )
     return int(header)
 
 
-def read_request(body: bytes, json_length: int | None = None) -> InferenceRequest:
-    """Read a request.
+def read_request(body: bytes, json_length: int | None = None) -> TensorRequest:
+    """Decode a request.
 
     Args:
         body: The whole body, decompressed.
-        json_length: Bytes of the JSON it begins with, if there are tensors after it.
+        json_length: Bytes of the JSON at its beginning, if a tensor may follow.
 
     Raises:
-        TensorError: If it is none; its message says what was wrong and what is expected.
+        TensorError: If it is invalid; the message names the member and what is expected.
     """
-    rest, arrays = cut_out_arrays(body if json_length is None else body[:json_length])
-    head = _object(_read_json(rest, arrays), "The body")
-    parameters = _parameters(head, "the request")
-    samples, level, binary = _read_parameters(parameters)
-    name = head.get("id")
-    if not (name is None or isinstance(name, str)):
-        raise TensorError("'id' must be a string.")
-    outputs = _read_outputs(head.get("outputs"), binary=binary)
-    tensor = _find_input(head.get("inputs"))
-    _check_others([array for array in arrays if array is not tensor.get("data")], len(rest))
-    after = None if json_length is None else memoryview(body)[json_length:]
-    return InferenceRequest(_read_images(tensor, after), outputs, name, samples, level)
+    text = body if json_length is None else body[:json_length]
+    request = _decode(_REQUEST, text)
+    parameters = request.parameters or RequestParameters()
+    (tensor,) = request.inputs
+    if tensor.shape[0] > MAX_IMAGES:
+        raise TensorError(f"At most {MAX_IMAGES} images are allowed; send several requests.", 413)
+    data = b"" if isinstance(tensor.data, UnsetType) else bytes(tensor.data)
+    n_bytes = len(text) - len(data)
+    if n_bytes > _MAX_JSON_BYTES:
+        raise TensorError(
+            f"The JSON has {n_bytes:,} bytes besides the numbers in 'data'; at most "
+            f"{_MAX_JSON_BYTES:,} are allowed.",
+            413,
+        )
+    outputs = _read_outputs(request.outputs, binary=bool(parameters.binary_data_output))
+    tail = None if json_length is None else memoryview(body)[json_length:]
+    pixels = _read_pixels(tensor, b"" if data == b"null" else data, tail)
+    images = np.frombuffer(pixels, np.uint8).reshape(tensor.shape)
+    return TensorRequest(images, outputs, request.id, parameters.samples, parameters.level)
 
 
-def write_answer(
-    head: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], outputs: Sequence[Wanted]
+def write_response(
+    head: Mapping[str, Any], predictions: Sequence[Prediction], outputs: Mapping[str, bool]
 ) -> tuple[bytes, int | None]:
-    """The body of an answer.
+    """Encode a response; numbers in JSON are rounded to 6 decimals.
 
     Args:
-        head: Its members beside `outputs`.
-        tensors: The outputs, of any precision; as JSON they are rounded to 6 decimals.
-        outputs: Which of them, in which order, and how.
+        head: Its members besides `outputs`.
+        predictions: One for each image.
+        outputs: The outputs in order, and whether each is binary.
 
     Returns:
-        The bytes, and how many of them are JSON; None if all are.
+        The body, and the bytes of its JSON part; None if all of it is JSON.
     """
-    entries, after = [], []
-    for name, binary in ((wanted.name, wanted.binary) for wanted in outputs):
-        array, datatype = tensors[name], OUTPUTS[name].datatype
-        entry: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(array.shape)}
+    entries, tails = [], []
+    for name, binary in outputs.items():
+        tensor = OUTPUTS[name]
+        array = np.array([tensor.value(prediction) for prediction in predictions])
+        entry: dict[str, Any] = {
+            "name": name,
+            "datatype": tensor.datatype,
+            "shape": list(array.shape),
+        }
         if binary:
-            after.append(array.astype(_DTYPES[datatype]).tobytes())
-            entry["parameters"] = {"binary_data_size": len(after[-1])}
+            tails.append(array.astype(_DTYPES[tensor.datatype]).tobytes())
+            entry["parameters"] = {"binary_data_size": len(tails[-1])}
         else:
-            entry["data"] = (array.round(6) if datatype == "FP32" else array).ravel().tolist()
-        # One at a time: other threads get their turn in between.
+            entry["data"] = (
+                (array.round(6) if tensor.datatype == "FP32" else array).ravel().tolist()
+            )
+        # One at a time, so that other threads get their turn.
         entries.append(_dumps(entry))
     text = (_dumps({**head, "outputs": []})[:-2] + ",".join(entries) + "]}").encode()
-    return b"".join([text, *after]), len(text) if after else None
+    return b"".join([text, *tails]), len(text) if tails else None
 
 
 def _dumps(value: object) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
-# The JSON
-
-
-def _read_json(rest: bytes, arrays: Iterable[bytes]) -> Any:
-    """The JSON, with every array that is the member `data` left as its text, in bytes.
+def _decode(decoder: msgspec.json.Decoder[T], text: bytes, at: str = "") -> T:
+    """Decode JSON.
 
     Args:
-        rest: What is left of it, and
-        arrays: what was cut out: nobody has looked at these yet.
+        decoder: The decoder of its type.
+        text: The JSON.
+        at: Its path within the request.
     """
-    _check_size(len(rest))
-    waiting = iter(arrays)
-
-    # JSON has no NaN, but Python's reader calls back for one: it stands for what was cut out.
-    def put_back(_: str) -> bytes:
-        array = next(waiting, None)
-        if array is None:
-            raise TensorError("The body is not JSON: it holds NaN or Infinity.")
-        return array
-
-    return _loads(rest, put_back)
-
-
-def _check_others(arrays: Iterable[bytes], n_bytes: int) -> None:
-    """Refuse arrays that were cut out and are of no use here, unless they are JSON and small.
-
-    Args:
-        arrays: The arrays.
-        n_bytes: What else there is beside the numbers that are of use.
-    """
-
-    def refuse(_: str) -> NoReturn:
-        raise TensorError("The body is not JSON: it holds NaN or Infinity.")
-
-    arrays = list(arrays)
-    _check_size(n_bytes + sum(map(len, arrays)))
-    for array in arrays:
-        _loads(array, refuse)
-
-
-def _check_size(n_bytes: int) -> None:
-    if n_bytes > _MAX_JSON_BYTES:
-        raise TensorError(
-            f"The JSON has {n_bytes:,} bytes beside the numbers in 'data' of {INPUT!r}; at most "
-            f"{_MAX_JSON_BYTES:,} are allowed.",
-            413,
-        )
-
-
-def _loads(text: bytes, constant: Callable[[str], bytes]) -> Any:
-    """Python's reader, and the words for what it raises; `constant` is called for each NaN."""
     try:
-        return json.loads(text.decode(), parse_constant=constant)
+        return decoder.decode(text)
     except RecursionError:
         raise TensorError("The JSON is nested too deeply.") from None
-    except TensorError:
-        raise
-    except ValueError as error:
-        reason = getattr(error, "msg", None) or "it is not UTF-8, or has a number too long"
+    except msgspec.ValidationError as error:
+        reason, _, path = str(error).rpartition(" - at `$")
+        raise _invalid(at + path.rstrip("`"), reason) if reason else _invalid(at, path) from None
+    except msgspec.DecodeError as error:
         raise TensorError(
-            f"The body is not the JSON of an inference request: {reason}. If tensors follow it, "
-            "Inference-Header-Content-Length must say how many bytes of it are JSON."
+            f"The body is not valid JSON: {str(error).removeprefix('JSON is malformed: ')}. If a "
+            f"tensor follows it, {JSON_LENGTH} must be the number of bytes of the JSON."
         ) from None
 
 
-# The members
+def _invalid(path: str, reason: str) -> TensorError:
+    """Build the error for a member of the request."""
+    plain = re.sub(r"\[\d+\]", "", path)
+    hint = next(hint for prefix, hint in _HINTS.items() if plain.startswith(prefix))
+    name = f"'{path.lstrip('.')}'" if path else "The body"
+    shown = reason[:80].replace("`", "'").encode("unicode_escape").decode()
+    status: Literal[400, 422] = 422 if _INVALID_PARAMETER.fullmatch(path) else 400
+    return TensorError(f"{name} is invalid: {shown[:1].lower()}{shown[1:160]}. {hint}", status)
 
 
-def _object(value: Any, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TensorError(f"{what} must be a JSON object.")
-    return value
+def _read_outputs(requested: Sequence[RequestedOutput] | None, *, binary: bool) -> dict[str, bool]:
+    """Return the requested outputs, and whether each is binary; `binary` is the default."""
+    if not requested:
+        return dict.fromkeys(OUTPUTS, binary)
+    outputs: dict[str, bool] = {}
+    for i, output in enumerate(requested):
+        if output.name not in OUTPUTS:
+            raise _invalid(f".outputs[{i}].name", f"there is no output {output.name!r}")
+        if output.name in outputs:
+            raise TensorError(f"The output {output.name!r} is requested twice.")
+        own = None if output.parameters is None else output.parameters.binary_data
+        outputs[output.name] = binary if own is None else own
+    return outputs
 
 
-def _parameters(of: Mapping[str, Any], what: str) -> dict[str, Any]:
-    found = of.get("parameters")
-    return {} if found is None else _object(found, f"'parameters' of {what}")
-
-
-def _read_parameters(parameters: Mapping[str, Any]) -> tuple[int | None, float | None, bool]:
-    """`samples`, `level` and whether outputs are to be binary unless they say otherwise."""
-    known = {"samples", "level", "binary_data_output"}
-    for name in parameters:
-        if not (name in known or name in WITHOUT_EFFECT or name.startswith(TRITONS)):
+def _read_pixels(tensor: RequestInput, data: bytes, tail: memoryview | None) -> bytes | memoryview:
+    """Return the pixels of the input, from its JSON or from the bytes after it."""
+    expected = tensor.shape[0] * _PIXELS
+    size = None if tensor.parameters is None else tensor.parameters.binary_data_size
+    if size is None:
+        if tail:
             raise TensorError(
-                f"The parameter {_shown(name)} is not known; there are 'samples', 'level' and "
-                "'binary_data_output'."
+                f"{len(tail):,} bytes follow the JSON, but no input has 'binary_data_size'."
             )
-    samples, level = parameters.get("samples"), parameters.get("level")
-    # Whole numbers may be of any length in JSON.
-    if samples is not None and not (_is_integer(samples) and abs(samples) < _HUGE):
-        raise TensorError("The parameter 'samples' must be a whole number of draws.", 422)
-    if level is not None and not (
-        isinstance(level, float) or (_is_integer(level) and abs(level) < _HUGE)
-    ):
-        raise TensorError("The parameter 'level' must be a number below 1.", 422)
-    binary = _flag(parameters, "binary_data_output", default=False)
-    return samples, None if level is None else float(level), binary
-
-
-def _read_outputs(outputs: Any, *, binary: bool) -> tuple[Wanted, ...]:
-    if outputs is None or outputs == []:
-        return tuple(Wanted(name, binary) for name in OUTPUTS)
-    if not isinstance(outputs, list):
-        raise TensorError("'outputs' must be an array of objects, each with a 'name'.")
-    wanted: dict[str, Wanted] = {}
-    for output in outputs:
-        name = _object(output, "Each of 'outputs'").get("name")
-        if not isinstance(name, str) or name not in OUTPUTS:
-            raise TensorError(f"There is no output {_shown(name)}; there are {', '.join(OUTPUTS)}.")
-        if name in wanted:
-            raise TensorError(f"The output {name!r} is asked for twice.")
-        parameters = _parameters(output, repr(name))
-        _check_parameters(parameters, name, "binary_data")
-        wanted[name] = Wanted(name, _flag(parameters, "binary_data", default=binary))
-    return tuple(wanted.values())
-
-
-def _read_images(tensor: dict[str, Any], after: memoryview | None) -> NDArray[np.uint8]:
-    n_images = _read_shape(tensor.get("shape"))
-    parameters = _parameters(tensor, repr(INPUT))
-    _check_parameters(parameters, INPUT, "binary_data_size")
-    size, data = parameters.get("binary_data_size"), tensor.get("data")
-    if size is not None and data is not None:
+        return _read_data(data, tensor.shape)
+    if data:
         raise TensorError(f"{INPUT!r} has both 'data' and 'binary_data_size'; send one of them.")
-    if size is not None:
-        return _read_binary(size, after, n_images)
-    if after:
+    if tail is None:
         raise TensorError(
-            f"{len(after):,} bytes follow the JSON, and no input says so with 'binary_data_size'."
+            f"{INPUT!r} has 'binary_data_size'; the header {JSON_LENGTH} must be the number of "
+            "bytes of the JSON before the tensor."
         )
-    if not isinstance(data, bytes):
+    if not size == len(tail) == expected:
         raise TensorError(
-            f"{INPUT!r} must have 'data', an array of whole numbers from 0 to 255, flat or nested "
-            "like its shape, or 'binary_data_size' among its parameters."
+            f"The shape {list(tensor.shape)} has {expected:,} bytes, 'binary_data_size' is "
+            f"{size:,}, and {len(tail):,} bytes follow the JSON; these must be equal."
         )
-    try:
-        return read_bytes(data, (n_images, _SIDE, _SIDE))
-    except ArrayError as error:
-        raise TensorError(f"'data' of {INPUT!r} {error}") from None
+    return tail
 
 
-def _find_input(inputs: Any) -> dict[str, Any]:
-    """The one input that there is."""
-    if not isinstance(inputs, list) or not inputs:
-        raise TensorError(f"'inputs' must be an array with the tensor {INPUT!r} in it.")
-    tensors = [_object(each, "Each of 'inputs'") for each in inputs]
-    for tensor in tensors:
-        if tensor.get("name") != INPUT:
-            name = _shown(tensor.get("name"))
-            raise TensorError(f"There is no input {name}; the only one is {INPUT!r}.")
-    if len(tensors) > 1:
-        raise TensorError(f"The input {INPUT!r} is there {len(tensors)} times.")
-    datatype = tensors[0].get("datatype")
-    if datatype != "UINT8":
-        raise TensorError(f"{INPUT!r} must have the datatype UINT8, not {_shown(datatype)}.")
-    return tensors[0]
-
-
-def _read_shape(shape: Any) -> int:
-    """N of the shape [N, 28, 28]."""
-    if not (
-        isinstance(shape, list)
-        and len(shape) == 3
-        and all(map(_is_integer, shape))
-        and shape[0] >= 1
-        and shape[1:] == [_SIDE, _SIDE]
-    ):
+def _read_data(data: bytes, shape: tuple[int, int, int]) -> bytes:
+    """Decode an array in JSON, flat or nested like the shape."""
+    expected = shape[0] * _PIXELS
+    # Flat or nested, there is one comma fewer than numbers. That bounds what is decoded.
+    if data.count(b",") != expected - 1:
         raise TensorError(
-            f"{INPUT!r} must have the shape [N, 28, 28] with N from 1 to {MAX_IMAGES}, not "
-            f"{_shown(shape)}."
+            f"'data' of {INPUT!r} must be an array of {expected:,} integers from 0 to 255, flat or "
+            f"nested like the shape {list(shape)}."
         )
-    if shape[0] > MAX_IMAGES:
-        raise TensorError(
-            f"{_shown(shape[0])} images are more than {MAX_IMAGES}; send several requests.", 413
-        )
-    return int(shape[0])
-
-
-def _read_binary(size: Any, after: memoryview | None, n_images: int) -> NDArray[np.uint8]:
-    expected = n_images * _PIXELS
-    if after is None:
-        raise TensorError(
-            f"{INPUT!r} has 'binary_data_size', but there is no header "
-            "Inference-Header-Content-Length to say where the JSON ends."
-        )
-    if not _is_integer(size) or size != expected:
-        raise TensorError(
-            f"'binary_data_size' is {_shown(size)}; the shape [{n_images}, 28, 28] has "
-            f"{expected:,} bytes."
-        )
-    if len(after) != expected:
-        raise TensorError(f"{len(after):,} bytes follow the JSON; {expected:,} should.")
-    return np.frombuffer(after, np.uint8).reshape(n_images, _SIDE, _SIDE)
-
-
-def _check_parameters(parameters: Mapping[str, Any], tensor: str, known: str) -> None:
-    """Refuse what Triton can do and this service cannot, and what is more often misspelt."""
-    if any(name.startswith("shared_memory_") for name in parameters):
-        raise TensorError(
-            f"{tensor!r} is to be in shared memory, which is not possible here: send and receive "
-            "tensors in the body."
-        )
-    if parameters.get("classification"):
-        raise TensorError(
-            f"The parameter 'classification' of {tensor!r} is not known here; the outputs "
-            "'prediction' and 'probabilities' say as much."
-        )
-    for name in parameters:
-        if name not in {known, "classification", *WITHOUT_EFFECT_ON_TENSORS}:
-            raise TensorError(
-                f"The parameter {_shown(name)} of {tensor!r} is not known; there is {known!r}."
-            )
-
-
-def _flag(parameters: Mapping[str, Any], name: str, *, default: bool) -> bool:
-    value = parameters.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, bool):
-        raise TensorError(f"The parameter {name!r} must be true or false.")
-    return value
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _shown(value: Any) -> str:
-    """What a client sent, short and in letters that any log or screen can show."""
-    if isinstance(value, bytes):
-        value = value[:80].decode(errors="replace")
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, list) and any(isinstance(each, list | dict) for each in value[:40]):
-        return "an array of others"
-    text = ascii(value[:40] if isinstance(value, list | str) else value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    if _IS_NESTED.match(data) is None:
+        return bytes(_decode(_FLAT, data, ".inputs[0].data"))
+    images = _decode(_NESTED, data, ".inputs[0].data")
+    return b"".join([bytes(row) for image in images for row in image])

@@ -13,7 +13,7 @@ from model.preprocessing.normalize import SIDE, DigitImage
 from service import errors
 from service.dependencies import Model, Service, ServiceDep
 from service.encoding import CompressionError, choose_encoding, compress, decompress
-from service.errors import tensor_error, inference_responses
+from service.errors import inference_responses, tensor_error
 from service.inference.jobs import TensorJob
 from service.inference.run_jobs import run_jobs
 from service.model_lifecycle.loading import LoadedModel
