@@ -144,5 +144,8 @@ def test_modules_and_functions_named_in_guides_exist(path: Path) -> None:
 
 @pytest.mark.parametrize("path", GUIDES, ids=lambda p: p.name)
 def test_files_named_in_guides_exist(path: Path) -> None:
-    named = re.findall(rf"`((?:{'|'.join(PACKAGES)})/[\w/.-]+)`", path.read_text())
-    assert [name for name in named if not (ROOT / name).exists()] == []
+    text = path.read_text()
+    named = set(re.findall(rf"`((?:{'|'.join(PACKAGES)})/[\w/.-]+)`", text))
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+    tests = {file.name for file in (ROOT / "tests").rglob("*.py")}
+    assert set(re.findall(r"`(test_\w+\.py)`", text)) <= tests
