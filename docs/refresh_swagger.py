@@ -1,10 +1,8 @@
 """Copy Swagger UI from npm into the service: `python docs/refresh_swagger.py 5.35.0`.
 
-npm verifies the checksum of the download. Script and style are stored compressed, as the service
-sends them, together with licence, notice and version.
+npm verifies the checksum of the download. Licence, notice and version are stored beside the files.
 """
 
-import gzip
 import subprocess
 import sys
 import tarfile
@@ -12,8 +10,13 @@ import tempfile
 from pathlib import Path
 
 FOLDER = Path(__file__).parent.parent / "service" / "static" / "swagger"
-PACKED = ("swagger-ui-bundle.js", "swagger-ui.css")
-PLAIN = ("LICENSE", "NOTICE", "swagger-ui-bundle.js.LICENSE.txt")
+FILES = (
+    "swagger-ui-bundle.js",
+    "swagger-ui-bundle.js.LICENSE.txt",
+    "swagger-ui.css",
+    "LICENSE",
+    "NOTICE",
+)
 
 
 def main() -> None:
@@ -24,19 +27,14 @@ def main() -> None:
         packed = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)  # noqa: S603
         name = packed.stdout.split()[-1]
         with tarfile.open(Path(folder) / name) as archive:
-            for file in (*PACKED, *PLAIN):
+            for file in FILES:
                 member = archive.extractfile(f"package/{file}")
                 if member is None:
                     sys.exit(f"error: {name} holds no {file}")
-                data = member.read()
-                if file in PACKED:
-                    # No timestamp, so that the same version gives the same bytes.
-                    (FOLDER / f"{file}.gz").write_bytes(gzip.compress(data, 9, mtime=0))
-                else:
-                    (FOLDER / file).write_bytes(data)
-    found = name.removeprefix("swagger-ui-dist-").removesuffix(".tgz")
-    (FOLDER / "VERSION").write_text(f"{found}\n")
-    print(f"Swagger UI {found} is in {FOLDER.name}/; now run `make test-browser`")
+                (FOLDER / file).write_bytes(member.read())
+    fetched = name.removeprefix("swagger-ui-dist-").removesuffix(".tgz")
+    (FOLDER / "VERSION").write_text(f"{fetched}\n")
+    print(f"Swagger UI {fetched} is in {FOLDER.name}/; now run `make test-browser`")
 
 
 if __name__ == "__main__":
