@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from model import BayesianCNN, Conv, ModelConfig
-from model.architecture import DIGIT_READER
+from model.architecture import DIGIT_CNN
 from tests.support.checkpoints import TINY
 
 
 def test_the_default_network_is_the_one_the_documents_speak_of() -> None:
-    config = DIGIT_READER
+    config = DIGIT_CNN
     assert config.n_parameters == 416 + 4640 + 9248 + 13_872 + 27_712 + 715
     macs = 16 * 25 * 24**2 + 32 * 16 * 9 * 10**2 + 32 * 32 * 9 * 8**2
     macs += (48 * 32 + 64 * 48) * 9 * 4**2
@@ -22,7 +22,7 @@ def test_the_default_network_is_the_one_the_documents_speak_of() -> None:
 
 
 def test_one_more_outcome_is_one_more_output() -> None:
-    plain, knowing = replace(DIGIT_READER, not_a_digit=False), DIGIT_READER
+    plain, knowing = replace(DIGIT_CNN, not_a_digit=False), DIGIT_CNN
     assert (knowing.n_outputs, knowing.n_classes) == (11, 10)
     assert knowing.n_parameters == plain.n_parameters + 65
     assert BayesianCNN(knowing)(torch.zeros(1, 1, 28, 28), BayesianCNN(knowing).sample()).shape == (
@@ -31,7 +31,7 @@ def test_one_more_outcome_is_one_more_output() -> None:
     )
 
 
-@pytest.mark.parametrize("config", [DIGIT_READER, TINY])
+@pytest.mark.parametrize("config", [DIGIT_CNN, TINY])
 def test_the_network_has_a_posterior_for_every_weight_and_bias(config: ModelConfig) -> None:
     network = BayesianCNN(config)
     mean, scale = network.posterior()

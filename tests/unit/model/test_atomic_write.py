@@ -1,4 +1,4 @@
-"""Writing a file: whole or not at all, and nothing left behind by those who were killed."""
+"""Atomic writes: the whole file or nothing, and killed writers' leftovers are removed."""
 
 import os
 import subprocess
@@ -7,25 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from model.system.atomic_write import write_atomically
+from model.system import atomic_write, write_atomically
 
-# Begins to write, says so, and is killed or let go on by whoever reads that.
-WRITER = """
+# Announces that it writes, and continues on a line of input. Imports the module alone: it is quick.
+WRITER = f"""
 import os, sys
 from pathlib import Path
-from model.system import atomic_write as files
-plain = os.fsync
+sys.path.insert(0, {str(Path(atomic_write.__file__).parent)!r})
+from atomic_write import write_atomically
+fsync = os.fsync
 def wait(handle):
     print("writing", flush=True)
     sys.stdin.readline()
-    plain(handle)
-files.os.fsync = wait
-files.write_atomically(Path(sys.argv[1]), b"from the other process")
+    fsync(handle)
+os.fsync = wait
+write_atomically(Path(sys.argv[1]), b"from the other process")
 """
 
 
 def writing(path: Path) -> "subprocess.Popen[str]":
-    """Another process that is amid writing to the path."""
+    """Another process, in the middle of writing to the path."""
     process = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(path)],
         stdin=subprocess.PIPE,

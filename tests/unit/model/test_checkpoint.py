@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from model import Checkpoint, CheckpointError, Posterior, load_checkpoint, save_checkpoint
 from model.checkpoint import BUNDLED
 from tests.support.checkpoints import spoil, tiny_checkpoint
+from tests.support.strategies import fuzz_examples
 
 Tensors = dict[str, np.ndarray]
 Metadata = dict[str, Any]
@@ -190,7 +191,9 @@ def test_an_oversized_file_is_refused_unread(tmp_path: Path) -> None:
 
 
 @settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=fuzz_examples(50),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.data())
 def test_damaged_bytes_raise_nothing_but_checkpoint_errors(

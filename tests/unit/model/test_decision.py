@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from model import ConformalRule, PredictiveSummary, SelectiveRule, summarise
-from model.decision import Reason, uncertainty_score
+from model.decision import uncertainty_score
+from model.types import Reason
 
 P = np.array([[[0.9, 0.1, 0.0], [0.4, 0.35, 0.25]], [[0.7, 0.3, 0.0], [0.4, 0.35, 0.25]]])
 

@@ -1,5 +1,7 @@
-"""The engines: one meaning, whatever multiplies, and no answer that depends on another."""
+"""The engines agree with the reference, and no image's logits depend on another image."""
 
+import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +14,8 @@ from numpy.typing import NDArray
 
 from model import Conv, ModelConfig, Posterior, load, load_checkpoint, open_bytes
 from model.checkpoint import BUNDLED
+from model.engines import Engine, has_cuda_device, make_engine
 from model.engines.cuda_engine import CudaEngine
-from model.engines.engine import Engine, has_cuda_device, make_engine
 from model.engines.onnx_engine import OnnxEngine, block_sizes
 from model.engines.reference_engine import ReferenceEngine
 from model.uncertainty import softmax
@@ -163,7 +165,7 @@ def test_cores_that_help_change_no_bit(
 
 
 def test_concurrent_calls_answer_as_serial_ones(ensemble: OnnxEngine) -> None:
-    asked = [(inputs(1 + i % 9, seed=i), 10 + 7 * (i % 13)) for i in range(60)]
+    asked = [(inputs(1 + i % 9, seed=i), 10 + 7 * (i % 13)) for i in range(30)]
     serial = [ensemble.logits(*arguments) for arguments in asked]
     with ThreadPoolExecutor(4) as threads:
         concurrent = list(threads.map(lambda arguments: ensemble.logits(*arguments), asked))
@@ -205,17 +207,6 @@ def test_asking_for_cuda_without_one_is_refused() -> None:
         make_engine(tiny_posterior(), n_draws=2, device="cuda")
 
 
-def test_cuda_is_looked_for_without_importing_torch() -> None:
-    code = (
-        "import sys; from model.engines.engine import has_cuda_device; found = has_cuda_device();"
-        "assert 'torch' not in sys.modules; print(found)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    assert done.stdout.strip() == str(torch.cuda.is_available())
-
-
 def test_a_driver_without_a_torch_that_can_use_it_leaves_the_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -226,13 +217,52 @@ def test_a_driver_without_a_torch_that_can_use_it_leaves_the_cpu(
     assert make_engine(tiny_posterior(), n_draws=2, device="auto").device == "cpu"
 
 
-def test_without_torch_an_answer_needs_nothing_more() -> None:
-    code = (
-        "import sys; sys.modules['torch'] = None;"  # makes its import fail
-        "from model import load; c = load();"
-        f"print(c.engine.name, c.predict({str(ROOT / 'docs/examples/seven.png')!r}).prediction)"
-    )
+# What a process loads, in one process for the tests below
+
+LIGHT = f"""
+import json, sys
+import model
+found = {{"imported": "torch" in sys.modules}}
+found["cuda"] = model.engines.has_cuda_device()
+found["looked up"] = "torch" in sys.modules
+sys.modules["torch"] = None  # its import fails from here on
+classifier = model.load()
+found["engine"] = classifier.engine.name
+found["prediction"] = classifier.predict({str(ROOT / "docs/examples/seven.png")!r}).prediction
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def light(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """What a process found that answers without PyTorch, and the files it left."""
+    folder = tmp_path_factory.mktemp("light")
+    # In CI telemetry would be off anyway.
+    inherited = {k: v for k, v in os.environ.items() if k != "CI" and not k.startswith("ORT_")}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+        [sys.executable, "-c", LIGHT],
+        cwd=ROOT,
+        env={**inherited, "TMPDIR": str(folder)},
+        check=True,
+        capture_output=True,
+        text=True,
     )
-    assert done.stdout.split() == ["onnxruntime", "7"]
+    return {**json.loads(done.stdout), "files": [path.name for path in folder.iterdir()]}
+
+
+def test_importing_the_package_does_not_import_torch(light: dict[str, object]) -> None:
+    assert light["imported"] is False
+
+
+def test_looking_for_cuda_does_not_import_torch(light: dict[str, object]) -> None:
+    assert light["cuda"] is torch.cuda.is_available()
+    assert light["looked up"] is False
+
+
+def test_predicting_on_a_cpu_needs_no_torch(light: dict[str, object]) -> None:
+    assert (light["engine"], light["prediction"]) == ("onnxruntime", "7")
+
+
+def test_onnx_runtime_starts_no_telemetry(light: dict[str, object]) -> None:
+    # With telemetry, it keeps the number of its session in the temporary folder.
+    assert light["files"] == []

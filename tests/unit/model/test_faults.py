@@ -1,7 +1,6 @@
-"""The tests can fail: each fault known from other libraries is planted, and its guard must object.
+"""Planted faults: each fault of a well-known library must be caught by its guard.
 
-These are faults found in well-known libraries of this field. Every one is planted in turn, and the
-very check that guards against it in this suite must raise.
+The guards are the checks that this suite runs on the code without faults.
 """
 
 from collections.abc import Callable
@@ -15,8 +14,8 @@ from torch import Tensor
 from model import uncertainty
 from model.nn import layers
 from model.nn.layers import BayesianLinear, gaussian_kl
-from tests.unit.model import test_layers, test_uncertainty
-from tests.unit.training import test_trainer as test_fit
+from tests.support import guards
+from tests.support.fitting import check_objective
 from training.fitting.objective import Objective, Terms
 
 Fault = Callable[[pytest.MonkeyPatch], None]
@@ -29,7 +28,7 @@ def kl_averaged(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(layers, "gaussian_kl", mean)
 
 
-def kl_swapped(patch: pytest.MonkeyPatch) -> None:
+def kl_reversed(patch: pytest.MonkeyPatch) -> None:
     def reverse(m: Tensor, s: Tensor, prior_scale: float) -> Tensor:
         ratio = (prior_scale / s).square()
         return 0.5 * (ratio + (m / s).square() - 1 - ratio.log()).sum()
@@ -44,7 +43,7 @@ def prior_variance_as_scale(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(layers, "gaussian_kl", squared)
 
 
-def kl_of_the_last_forward_pass(patch: pytest.MonkeyPatch) -> None:
+def kl_of_the_last_batch(patch: pytest.MonkeyPatch) -> None:
     plain = BayesianLinear.forward_local
 
     def remembering(
@@ -93,14 +92,14 @@ def spread_of_logits(patch: pytest.MonkeyPatch) -> None:
         spread = plain(p, level, not_a_digit).__dict__ | {"std": logits.std(axis=0)}
         return uncertainty.PredictiveSummary(**spread)
 
-    patch.setattr(test_uncertainty, "summarise", summarise)
+    patch.setattr(uncertainty, "summarise", summarise)
 
 
 def softmax_of_the_mean_logits(patch: pytest.MonkeyPatch) -> None:
     def predictive(p: np.ndarray) -> np.ndarray:
         return uncertainty.softmax(np.log(p).mean(axis=0))
 
-    patch.setattr(test_uncertainty, "predictive", predictive)
+    patch.setattr(uncertainty, "predictive", predictive)
 
 
 def one_draw_for_the_whole_batch(patch: pytest.MonkeyPatch) -> None:
@@ -111,30 +110,24 @@ def one_draw_for_the_whole_batch(patch: pytest.MonkeyPatch) -> None:
 
 
 FAULTS: list[tuple[Fault, Callable[[], None]]] = [
-    (kl_averaged, lambda: test_layers.check_kl_against_torch(test_layers.linear())),
-    (kl_swapped, lambda: test_layers.check_kl_against_torch(test_layers.conv())),
-    (prior_variance_as_scale, lambda: test_layers.check_kl_against_torch(test_layers.linear())),
-    (
-        kl_of_the_last_forward_pass,
-        lambda: test_layers.check_kl_ignores_forward_passes(test_layers.linear()),
-    ),
-    (kl_averaged, test_fit.check_objective),
-    (kl_divided_by_the_batch, test_fit.check_objective),
-    (
-        layers_that_pick_their_device,
-        lambda: test_layers.check_layer_stays_where_it_was_put(test_layers.conv()),
-    ),
-    (spread_of_logits, test_uncertainty.test_intervals_and_spread_are_of_probabilities),
-    (softmax_of_the_mean_logits, test_uncertainty.check_predictive_is_the_mean_of_softmaxes),
+    (kl_averaged, lambda: guards.check_kl_against_torch(guards.linear())),
+    (kl_reversed, lambda: guards.check_kl_against_torch(guards.conv())),
+    (prior_variance_as_scale, lambda: guards.check_kl_against_torch(guards.linear())),
+    (kl_of_the_last_batch, lambda: guards.check_kl_ignores_forward_passes(guards.linear())),
+    (kl_averaged, check_objective),
+    (kl_divided_by_the_batch, check_objective),
+    (layers_that_pick_their_device, lambda: guards.check_device_is_kept(guards.conv())),
+    (spread_of_logits, guards.check_intervals_and_spread_are_of_probabilities),
+    (softmax_of_the_mean_logits, guards.check_predictive_is_the_mean_of_softmaxes),
     (
         one_draw_for_the_whole_batch,
-        test_layers.test_local_noise_differs_between_the_examples_of_a_batch,
+        lambda: guards.check_noise_differs_between_examples(guards.linear()),
     ),
 ]
 
 
 @pytest.mark.parametrize(("fault", "guard"), FAULTS, ids=lambda f: getattr(f, "__name__", ""))
-def test_a_planted_fault_is_caught(
+def test_guards_catch_planted_faults(
     fault: Fault, guard: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guard()

@@ -1,50 +1,26 @@
 """The Gaussian layers: KL against torch.distributions, and two paths equal in distribution."""
 
-import itertools
 import math
 from collections.abc import Callable
-from typing import TypeVar
 
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Normal
 
-from model import BayesianConv2d, BayesianLinear, gaussian_kl
+from model import BayesianLinear, gaussian_kl
 from model.nn import layers
-from model.nn.layers import AffineWeights
-
-Layer = BayesianLinear | BayesianConv2d
-L = TypeVar("L", BayesianLinear, BayesianConv2d)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def linear(prior_scale: float = 0.3) -> BayesianLinear:
-    return uneven(BayesianLinear(7, 4, prior_scale=prior_scale, generator=seeded()))
-
-
-def conv(prior_scale: float = 0.3) -> BayesianConv2d:
-    return uneven(BayesianConv2d(2, 3, 3, prior_scale=prior_scale, generator=seeded()))
-
-
-def uneven(layer: L) -> L:
-    """Different scales everywhere, since equal ones would hide exchanged weights."""
-    generator = seeded(1)
-    with torch.no_grad():
-        for rho in (layer.weight_rho, layer.bias_rho):
-            rho.copy_(torch.randn(rho.shape, generator=generator) - 1.5)
-        layer.bias_mean.copy_(torch.randn(layer.bias_mean.shape, generator=generator))
-    return layer
-
-
-def check_kl_against_torch(layer: Layer) -> None:
-    pairs = zip(layer.posterior_mean(), layer.posterior_scale(), strict=True)
-    prior = Normal(torch.tensor(0.0), torch.tensor(layer.prior_scale))
-    expected = sum(kl_divergence(Normal(m, s), prior).sum() for m, s in pairs)
-    torch.testing.assert_close(layer.kl_divergence(), expected)
+from tests.support.guards import (
+    Layer,
+    check_device_is_kept,
+    check_kl_against_torch,
+    check_kl_ignores_forward_passes,
+    check_noise_differs_between_examples,
+    conv,
+    input_of,
+    linear,
+    seeded,
+)
 
 
 @pytest.mark.parametrize("make", [linear, conv])
@@ -76,15 +52,6 @@ def test_kl_agrees_with_monte_carlo() -> None:
     assert abs(difference) < 4 * standard_error
 
 
-def check_kl_ignores_forward_passes(layer: BayesianLinear) -> None:
-    x = torch.randn(5, 7, generator=seeded(2))
-    before = layer.kl_divergence()
-    layer(x, layer.sample(seeded(3)))
-    layer.forward_local(x[:2], seeded(4))
-    layer(x, layer.posterior_mean())
-    assert torch.equal(layer.kl_divergence(), before)
-
-
 def test_kl_does_not_depend_on_forward_passes() -> None:
     check_kl_ignores_forward_passes(linear())
 
@@ -106,7 +73,7 @@ def test_without_scale_both_paths_are_the_ordinary_layer(make: Callable[[], Laye
     with torch.no_grad():
         layer.weight_rho.fill_(-40)
         layer.bias_rho.fill_(-40)
-    x = picture_for(layer)
+    x = input_of(layer)
     if isinstance(layer, BayesianLinear):
         expected = x @ layer.weight_mean.T + layer.bias_mean
     else:
@@ -115,27 +82,30 @@ def test_without_scale_both_paths_are_the_ordinary_layer(make: Callable[[], Laye
     torch.testing.assert_close(layer.forward_local(x, seeded(4)), expected)
 
 
-def independent(layer: Layer, x: Tensor, n: int) -> Tensor:
-    """Activations of n copies of one example; in a batch of 2 n the second half is not new."""
+def local_activations(layer: Layer, x: Tensor, n: int) -> Tensor:
+    """Sampled activations of n copies of one example; the second half of a batch is antithetic."""
     return layer.forward_local(x.expand(2 * n, *x.shape[1:]), seeded(4))[:n]
 
 
-def picture_for(layer: Layer) -> Tensor:
-    shape = (1, 7) if isinstance(layer, BayesianLinear) else (1, 2, 5, 5)
-    return torch.randn(shape, generator=seeded(2)) + 0.5
+def drawn_activations(layer: Layer, x: Tensor, n: int) -> Tensor:
+    """Activations of n draws of the weights, vectorized over the draws."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        forward = torch.vmap(
+            lambda _: layer(x, layer.sample())[0], randomness="different", chunk_size=2_000
+        )
+        return forward(torch.zeros(n))
 
 
 @pytest.mark.parametrize("make", [linear, conv])
 def test_local_reparameterisation_has_the_moments_of_drawn_weights(
     make: Callable[[], Layer],
 ) -> None:
-    """Mean and variance of every activation, n = 20,000 a side, within 5 standard errors."""
-    layer, n = make(), 20_000
-    x = picture_for(layer)
+    """Mean and variance of every activation, n = 50,000 a side, within 5 standard errors."""
+    layer, n = make(), 50_000
+    x = input_of(layer)
     with torch.no_grad():
-        generator = seeded(3)
-        drawn = torch.cat([layer(x, layer.sample(generator)) for _ in range(n)])
-        local = independent(layer, x, n)
+        drawn, local = drawn_activations(layer, x, n), local_activations(layer, x, n)
     error = ((drawn.var(0) + local.var(0)) / n).sqrt()
     assert ((drawn.mean(0) - local.mean(0)).abs() < 5 * error).all()
     # The variance of a Gaussian sample's variance is 2 σ⁴ / (n - 1).
@@ -144,22 +114,17 @@ def test_local_reparameterisation_has_the_moments_of_drawn_weights(
 
 
 def test_the_outputs_of_a_linear_layer_are_independent_on_both_paths() -> None:
-    layer, n = linear(), 20_000
-    x = picture_for(layer)
+    layer, n = linear(), 50_000
+    x = input_of(layer)
     with torch.no_grad():
-        generator = seeded(3)
-        drawn = torch.cat([layer(x, layer.sample(generator)) for _ in range(n)])
-        local = independent(layer, x, n)
-    for sample in (drawn, local):
+        samples = (drawn_activations(layer, x, n), local_activations(layer, x, n))
+    for sample in samples:
         off_diagonal = torch.corrcoef(sample.T) - torch.eye(4)
         assert off_diagonal.abs().max() < 5 / math.sqrt(n)
 
 
 def test_local_noise_differs_between_the_examples_of_a_batch() -> None:
-    layer = linear()
-    rows = layer.forward_local(picture_for(layer).expand(7, -1), seeded(4))
-    for i, j in itertools.combinations(range(7), 2):
-        assert not torch.allclose(rows[i], rows[j])
+    check_noise_differs_between_examples(linear())
 
 
 @pytest.mark.parametrize("batch", [6, 7])
@@ -167,7 +132,7 @@ def test_local_noise_of_the_second_half_is_that_of_the_first_with_the_other_sign
     batch: int,
 ) -> None:
     layer = linear()
-    x = picture_for(layer).expand(batch, -1)
+    x = input_of(layer).expand(batch, -1)
     mean = layer(x[:1], layer.posterior_mean())
     noise = layer.forward_local(x, seeded(4)) - mean
     half = (batch + 1) // 2
@@ -211,18 +176,9 @@ def test_the_same_seed_gives_the_same_draw_and_leaves_global_generators_alone() 
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def check_layer_stays_where_it_was_put(layer: Layer) -> None:
-    # `meta` is a device that every machine has; a layer that picks its own would leave it.
-    layer = layer.to("meta")
-    x = picture_for(layer).to("meta")
-    weights = AffineWeights(*(m.detach() for m in layer.posterior_mean()))
-    for value in (layer(x, weights), layer.forward_local(x), layer.kl_divergence()):
-        assert value.device.type == "meta"
-
-
 @pytest.mark.parametrize("make", [linear, conv])
 def test_a_layer_computes_where_it_was_put(make: Callable[[], Layer]) -> None:
-    check_layer_stays_where_it_was_put(make())
+    check_device_is_kept(make())
 
 
 @pytest.mark.parametrize("options", [{"prior_scale": 0.0}, {"initial_scale": -1.0}])

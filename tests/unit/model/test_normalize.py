@@ -1,4 +1,4 @@
-"""The digit door: any picture to the same 28×28 input, within bounds."""
+"""Normalization: any image of a digit to the same 28×28 input, within limits."""
 
 import io
 import struct
@@ -22,6 +22,7 @@ from model import (
 from model.preprocessing.decode import _essential_png, read_image
 from model.preprocessing.normalize import open_image
 from tests.support.images import drawn_seven, encoded, oriented
+from tests.support.strategies import fuzz_examples
 
 
 def seen(picture: Image.Image, form: str = "PNG", **options: object) -> np.ndarray:
@@ -81,13 +82,13 @@ def test_the_aspect_is_kept() -> None:
 
 
 @pytest.mark.parametrize("paper", [0, 128, 255])
-def test_a_blank_picture_is_no_error_but_has_no_ink(paper: int) -> None:
+def test_a_blank_image_has_the_reason_no_ink(paper: int) -> None:
     image = open_array(np.full((40, 30), paper, np.uint8))
     assert image.reasons == ("no_ink",)
     assert image.pixels.max() == 0
 
 
-def test_faint_noise_is_no_ink() -> None:
+def test_faint_noise_is_no_foreground() -> None:
     noise = np.random.default_rng(0).integers(245, 256, (60, 60), dtype=np.uint8)
     assert open_array(noise).reasons == ("no_ink",)
 
@@ -99,7 +100,7 @@ def test_exif_orientation_is_undone(orientation: int) -> None:
 
 
 @pytest.mark.parametrize(("ink", "hidden_paper"), [(0, 0), (255, 255), (0, 255)])
-def test_transparent_paper_takes_the_side_opposite_to_the_ink(ink: int, hidden_paper: int) -> None:
+def test_a_transparent_background_contrasts_with_the_digit(ink: int, hidden_paper: int) -> None:
     alpha = drawn_seven(ink=255, paper=0)
     grey = Image.composite(
         Image.new("L", alpha.size, ink), Image.new("L", alpha.size, hidden_paper), alpha
@@ -114,7 +115,7 @@ def test_sixteen_bits_are_read_in_full(top: int) -> None:
         assert likeness(seen(Image.fromarray(deep), form), PLAIN) > 0.98
 
 
-def test_floating_point_pictures_are_read() -> None:
+def test_floating_point_images_are_read() -> None:
     grey = np.asarray(drawn_seven(), np.float32)
     assert likeness(seen(Image.fromarray(grey / 255), "TIFF"), PLAIN) > 0.98
     broken = grey.copy()
@@ -142,7 +143,7 @@ def test_arrays_of_every_kind_are_read_alike() -> None:
         np.full((5, 5), np.nan),
     ],
 )
-def test_an_array_that_is_no_picture_is_refused(array: np.ndarray) -> None:
+def test_an_array_that_is_not_an_image_is_rejected(array: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected"):
         open_array(array)
 
@@ -174,19 +175,19 @@ def png_header(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("side", [5_001, 9_000, 12_000, 20_000, 100_000])
-def test_a_bomb_is_refused_from_its_header(side: int) -> None:
+def test_a_decompression_bomb_is_rejected_from_its_header(side: int) -> None:
     with pytest.raises(ImageTooLargeError, match="25,000,000"):
         open_bytes(png_header(side, side))
 
 
-def test_the_bound_on_pixels_can_be_set() -> None:
+def test_the_pixel_limit_can_be_set() -> None:
     data = encoded(drawn_seven(100))
     assert open_bytes(data, max_pixels=10_000).reasons == ()
     with pytest.raises(ImageTooLargeError, match="9,999"):
         open_bytes(data, max_pixels=9_999)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=fuzz_examples(60), deadline=None)
 @given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=40)))
 def test_any_array_gives_a_valid_input(array: np.ndarray) -> None:
     image = open_array(array)
@@ -196,7 +197,7 @@ def test_any_array_gives_a_valid_input(array: np.ndarray) -> None:
 
 
 def odd_grey(kind: str, width: int, height: int, seed: int) -> np.ndarray:
-    """A picture that is no digit, or hardly one."""
+    """An image that is hardly a digit."""
     rng = np.random.default_rng(seed)
     grey = np.full((height, width), rng.integers(256), np.uint8)
     if kind == "noise":
@@ -227,9 +228,9 @@ MODES = {
 }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=fuzz_examples(60), deadline=None)
 @given(st.data())
-def test_however_odd_a_picture_it_is_answered(data: st.DataObject) -> None:
+def test_any_image_of_any_mode_gives_a_valid_input(data: st.DataObject) -> None:
     form = data.draw(st.sampled_from(sorted(MODES)))
     mode = data.draw(st.sampled_from(MODES[form]))
     kinds = ["flat", "noise", "dots", "one pixel", "a block", "stripes", "waves"]
@@ -250,7 +251,7 @@ def test_however_odd_a_picture_it_is_answered(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "CMYK", "LAB", "I;16", "F"])
-def test_a_large_picture_is_reduced_in_strips_to_the_same(
+def test_a_large_image_is_reduced_in_strips_to_the_same(
     mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grey = np.asarray(drawn_seven(2500).resize((2300, 2500)))
@@ -274,7 +275,7 @@ def test_a_large_picture_is_reduced_in_strips_to_the_same(
     assert likeness(seen.pixels.astype(float), PLAIN) > 0.9
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=fuzz_examples(60), deadline=None)
 @given(st.data())
 def test_damaged_files_raise_nothing_but_the_documented_errors(data: st.DataObject) -> None:
     form = data.draw(st.sampled_from(["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"]))
@@ -307,7 +308,7 @@ def test_texts_in_a_png_are_not_inflated() -> None:
     assert peak < 5e6
 
 
-def test_a_png_of_countless_chunks_is_reduced_to_what_decides_its_pixels() -> None:
+def test_a_png_of_many_chunks_is_reduced_to_its_essential_ones() -> None:
     plain = encoded(drawn_seven(100))
     crowded = png_with(*[(b"abCd", b""), (b"IDAT", b""), (b"eXIf", b"")] * 1000)
     assert len(_essential_png(crowded)) < len(plain) + 50
@@ -321,7 +322,7 @@ def test_a_png_whose_checksums_are_wrong_is_corrupt() -> None:
         open_bytes(bytes(data))
 
 
-def test_a_jpeg_of_endless_scans_is_refused() -> None:
+def test_a_jpeg_of_too_many_scans_is_rejected() -> None:
     data = encoded(Image.new("L", (64, 64), 128), "JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
     assert open_bytes(data).reasons == ("no_ink",)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from model import Posterior
-from model.architecture import DIGIT_READER
+from model.architecture import DIGIT_CNN
 from model.engines.engine import make_engine
 from tests.support.checkpoints import TINY, tiny_posterior
 
@@ -67,7 +67,7 @@ def test_the_digest_depends_on_seed_and_architecture_but_not_on_the_weights() ->
     reseeded = Posterior(posterior.config, posterior.mean, posterior.scale, seed=4)
     assert posterior.digest() == wider.digest()
     assert posterior.digest() != reseeded.digest()
-    assert posterior.digest() != tiny_posterior(DIGIT_READER).digest()
+    assert posterior.digest() != tiny_posterior(DIGIT_CNN).digest()
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 1.5, "1", True])

@@ -12,11 +12,14 @@ from model import (
     credible_interval,
     expected_entropy,
     mutual_information,
-    predictive,
     predictive_entropy,
     summarise,
 )
-from model.uncertainty import entropy, outcomes, softmax
+from model.uncertainty import draw_probabilities, entropy, softmax
+from tests.support.guards import (
+    check_intervals_and_spread_are_of_probabilities,
+    check_predictive_is_the_mean_of_softmaxes,
+)
 
 CERTAIN = [1.0, 0.0, 0.0, 0.0]
 OTHER = [0.0, 1.0, 0.0, 0.0]
@@ -43,25 +46,12 @@ def test_entropies_of_hand_cases(p: np.ndarray, total: float, aleatoric: float) 
     assert mutual_information(p) == pytest.approx([total - aleatoric], abs=1e-12)
 
 
-def check_predictive_is_the_mean_of_softmaxes() -> None:
-    logits = np.array([[[4.0, 0.0]], [[-1.0, 0.0]]])
-    p = softmax(logits)
-    sigmoid = [1 / (1 + math.exp(-4)), 1 / (1 + math.exp(1))]
-    value = predictive(p)[0, 0]
-    assert value == pytest.approx(sum(sigmoid) / 2)
-
-
 def test_the_predictive_is_the_mean_of_softmaxes_not_the_softmax_of_a_mean() -> None:
     check_predictive_is_the_mean_of_softmaxes()
 
 
 def test_intervals_and_spread_are_of_probabilities() -> None:
-    logits = np.array([[[0.0, 9.0]], [[0.0, 19.0]], [[0.0, 29.0]]])
-    summary = summarise(softmax(logits), 0.5)
-    # Logits spread by 8; the probabilities are all but equal.
-    assert summary.std.max() < 1e-4
-    assert (summary.lower >= 0).all()
-    assert (summary.upper <= 1).all()
+    check_intervals_and_spread_are_of_probabilities()
 
 
 def test_interval_ends_are_linearly_interpolated_quantiles() -> None:
@@ -132,21 +122,21 @@ def test_intervals_are_those_of_numpy_to_the_last_bit(n_draws: int) -> None:
 
 def test_one_more_output_is_the_chance_of_being_none_of_the_classes() -> None:
     logits = np.log(np.array([[[0.6, 0.2, 0.2], [0.1, 0.3, 0.6]]]))
-    drawn = outcomes(logits, 2)
+    drawn = draw_probabilities(logits, 2)
     assert drawn.not_a_digit[0] == pytest.approx([0.2, 0.6])
     assert drawn.classes[0] == pytest.approx(np.array([[0.75, 0.25], [0.25, 0.75]]))
 
 
 def test_without_that_output_nothing_is_none_of_the_classes() -> None:
     logits = np.random.default_rng(0).normal(size=(3, 4, 5))
-    drawn = outcomes(logits, 5)
+    drawn = draw_probabilities(logits, 5)
     assert np.array_equal(drawn.classes, softmax(logits))
     assert drawn.not_a_digit.shape == (3, 4)
     assert not drawn.not_a_digit.any()
 
 
 def test_enormous_outputs_stay_probabilities() -> None:
-    drawn = outcomes(np.array([[[1e4, 0.0, -1e4], [0.0, 0.0, 1e4], [-1e4, 0.0, 1e4]]]), 2)
+    drawn = draw_probabilities(np.array([[[1e4, 0.0, -1e4], [0.0, 0.0, 1e4], [-1e4, 0.0, 1e4]]]), 2)
     assert drawn.not_a_digit[0] == pytest.approx([0, 1, 1])
     assert np.isfinite(drawn.classes).all()
 
