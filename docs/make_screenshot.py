@@ -19,7 +19,7 @@ def main() -> None:
     window = {"width": 1120, "height": 1180}
     with opened_page(viewport=window, color_scheme="light") as page:
         page.get_by_role("button", name=EXAMPLE).click()
-        page.locator("#curve .said").first.wait_for()
+        page.locator("#rotation .prediction").first.wait_for()
         page.mouse.move(0, 0)
         page.wait_for_timeout(400)  # for bars that are still growing
         image = Image.open(io.BytesIO(page.screenshot()))
