@@ -134,7 +134,8 @@ class ErrorKind:
         reason: The reason under which the metrics count it, if it is a rejection.
         headers: Headers of the answer, format strings too.
         example: The values of the example in the OpenAPI document.
-        scope: Where it occurs: `http` (problems), `v2` (Open Inference Protocol), or `both`.
+        scope: Where it occurs: `http` (problems), `v2` (Open Inference Protocol), `both`, or
+            `connection`: plain text, for what did not become a request.
     """
 
     status: int
@@ -142,7 +143,7 @@ class ErrorKind:
     reason: Rejection | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     example: Mapping[str, object] = field(default_factory=dict)
-    scope: Literal["http", "v2", "both"] = "http"
+    scope: Literal["http", "v2", "both", "connection"] = "http"
 
     def __call__(self, **values: object) -> ProblemError:
         """Make an error of this kind."""
@@ -301,6 +302,25 @@ unsupported_encoding = ErrorKind(
     {"Accept-Encoding": "gzip, deflate"},
     {"error": "The Content-Encoding 'br' is not supported; use gzip, deflate or none."},
     scope="v2",
+)
+
+# Connections
+
+malformed_request = ErrorKind(
+    400, "This is not an HTTP/1.1 request (RFC 9112).", "malformed", scope="connection"
+)
+headers_timeout = ErrorKind(
+    408,
+    "The request headers did not arrive in time; send them faster.",
+    "headers_timeout",
+    scope="connection",
+)
+headers_too_large = ErrorKind(
+    431,
+    "The request has more than {max_headers} headers or {max_bytes:,} bytes of them; send fewer.",
+    "headers_too_large",
+    example={"max_headers": 100, "max_bytes": 65_536},
+    scope="connection",
 )
 
 # Load, and the service itself

@@ -105,7 +105,7 @@ _KEY_SCHEME: Json = {
 _PICTURES = "image/png, image/jpeg, image/webp, image/bmp, image/gif, image/tiff"
 
 
-_SHOWN = ANSWERS["POST /model/reload"]["200"]["application/json"]["taken"]["value"]  # a model
+_SHOWN = ANSWERS["POST /model/reload"]["200"]["application/json"]["reloaded"]["value"]
 
 
 def complete_document(app: FastAPI, settings: Settings) -> None:

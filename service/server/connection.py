@@ -13,11 +13,14 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Iterable
 from enum import Enum, auto
+from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.errors import Rejection
+from service import errors
+from service.errors import ProblemError
 from service.observability.metrics import Metrics
 
 __all__ = ["MAX_HEADERS", "MAX_HEADER_BYTES", "MAX_PIPELINED", "make_connection_class"]
@@ -29,27 +32,28 @@ MAX_PIPELINED = 100  # requests of one connection that wait for the one before
 _log = logging.getLogger("service.access")
 
 
-def _answer(status: str, detail: str) -> bytes:
-    """Build a plain answer that ends the connection."""
-    body = detail.encode()
-    return (
-        (
-            f"HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\n"
+class _Rejection:
+    """A constant answer in plain text, which ends the connection."""
+
+    def __init__(self, error: ProblemError) -> None:
+        self.status, self.reason = error.status_code, error.reason
+        body = f"{error.detail}\n".encode()
+        self._head = (
+            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n"
+            "content-type: text/plain; charset=utf-8\r\n"
             f"content-length: {len(body)}\r\nconnection: close\r\n"
         ).encode()
-        + b"%b\r\n"
-        + body
-    )
+        self._body = b"\r\n" + body
+
+    def to_bytes(self, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+        headers = b"".join(b"%b: %b\r\n" % pair for pair in default_headers)
+        return self._head + headers + self._body
 
 
-_MALFORMED = _answer("400 Bad Request", "This is no HTTP/1.1 request (RFC 9112).\n")
-_TOO_LATE = _answer(
-    "408 Request Timeout", "The request headers did not arrive in time; send them faster.\n"
-)
-_TOO_LARGE = _answer(
-    "431 Request Header Fields Too Large",
-    f"The request has more than {MAX_HEADERS} headers or {MAX_HEADER_BYTES:,} bytes of them; "
-    "send fewer.\n",
+_MALFORMED = _Rejection(errors.malformed_request())
+_TIMEOUT = _Rejection(errors.headers_timeout())
+_TOO_LARGE = _Rejection(
+    errors.headers_too_large(max_headers=MAX_HEADERS, max_bytes=MAX_HEADER_BYTES)
 )
 
 
@@ -108,7 +112,7 @@ class _Connection(HttpToolsProtocol):
         self._n_unparsed += len(data)
         super().data_received(data)
         if self._n_unparsed > MAX_HEADER_BYTES or self._headers_too_large():
-            self._reject(_TOO_LARGE, 431, "headers_too_large")
+            self._reject(_TOO_LARGE)
 
     def on_message_begin(self) -> None:
         self._state = _State.HEADERS
@@ -126,7 +130,7 @@ class _Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         if self._headers_too_large():
-            self._reject(_TOO_LARGE, 431, "headers_too_large")
+            self._reject(_TOO_LARGE)
         if self._is_ended or self.transport.is_closing():
             self._is_ended = True
             return
@@ -161,7 +165,7 @@ class _Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         """Answer what is no HTTP request."""
-        self._reject(_MALFORMED, 400, "malformed")
+        self._reject(_MALFORMED)
 
     def _headers_too_large(self) -> bool:
         return self._n_headers > MAX_HEADERS or self._n_header_bytes > MAX_HEADER_BYTES
@@ -182,7 +186,7 @@ class _Connection(HttpToolsProtocol):
         if self._cycles or left_s > 0:  # BodyLimitsMiddleware bounds a request being answered
             self._check_in(left_s if left_s > 0 else self._timeout_s)
         elif self._state is _State.HEADERS:
-            self._reject(_TOO_LATE, 408, "headers_timeout")
+            self._reject(_TIMEOUT)
         else:
             self.transport.close()
 
@@ -191,7 +195,7 @@ class _Connection(HttpToolsProtocol):
         self._is_ended = True
         cycle.keep_alive = False
 
-    def _reject(self, answer: bytes, status: int, reason: Rejection) -> None:
+    def _reject(self, rejection: _Rejection) -> None:
         """Answer what did not become a request, read nothing more, and close.
 
         Requests before it are answered first; the connection then closes without this answer.
@@ -206,11 +210,10 @@ class _Connection(HttpToolsProtocol):
                 return
         if self.transport.is_closing():
             return
-        default = b"".join(b"%b: %b\r\n" % pair for pair in self.server_state.default_headers)
-        self.transport.write(answer % default)
+        self.transport.write(rejection.to_bytes(self.server_state.default_headers))
         self.transport.close()
-        self._metrics.record_request(
-            "none", "other", status, time.monotonic() - self._since, rejection=reason
-        )
+        status, reason = rejection.status, rejection.reason
+        seconds = time.monotonic() - self._since
+        self._metrics.record_request("none", "other", status, seconds, rejection=reason)
         fields = {"method": "none", "route": "none", "status": status, "reason": reason}
         _log.info("rejected a connection: %s", reason, extra={"fields": fields})
