@@ -13,7 +13,6 @@ PEERS_PYTHON := .venv-peers/bin/python
 BASE := $(VENV)/.base
 TRAINING := $(VENV)/.training
 DEV := $(VENV)/.dev
-RAY := .venv-ray/.ready
 PEERS := .venv-peers/.ready
 
 .DEFAULT_GOAL := help
@@ -45,6 +44,11 @@ $(TRAINING): $(BASE)
 
 $(DEV): private EXTRAS := [training,dev]
 $(DEV): $(TRAINING)
+	$(INSTALL)
+
+# In an environment of its own: uvicorn behaves differently where some of Ray's packages are there.
+$(VENV)/.ray: private EXTRAS := [ray]
+$(VENV)/.ray: $(DEV)
 	$(INSTALL)
 
 install: $(DEV) ## install everything for development into .venv
@@ -98,11 +102,8 @@ test-clean-clone: $(DEV) ## install and serve from a clean clone
 test-containers: $(DEV) ## build and run the images on a Docker engine
 	$(PYTEST) tests/system/containers $(ARGS)
 
-$(RAY): $(DEV) tests/support/make_ray_environment.py
-	$(BIN)/python -m tests.support.make_ray_environment
-	touch $@
-
-test-ray: $(RAY) ## the service on a local Ray cluster of several nodes
+test-ray: ## the service on a local Ray cluster of several nodes
+	$(MAKE) VENV=.venv-ray .venv-ray/.ray
 	MNN_REQUIRE_RAY=1 .venv-ray/bin/python -m pytest --through-ray tests/system/ray tests/integration $(ARGS)
 
 test-all: test test-training test-browser test-notebooks test-soak test-clean-clone test-containers test-ray ## all tests
