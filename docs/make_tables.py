@@ -22,13 +22,6 @@ DOCS = Path(__file__).parent
 
 Row = Sequence[str]
 
-# service.server.connection answers these in plain text, before there is a request.
-_BY_THE_CONNECTION = {
-    "malformed": (400, "This is no HTTP/1.1 request (RFC 9112)."),
-    "headers_timeout": (408, "The request headers did not arrive in time; send them faster."),
-    "headers_too_large": (431, "The request has more than 100 headers; send fewer."),
-}
-
 
 def settings() -> list[Row]:
     """Every setting: variable, default, meaning."""
@@ -62,9 +55,7 @@ def metrics() -> list[Row]:
 
 def reasons() -> list[Row]:
     """Every reason of a rejection: name, statuses, an example of the error's detail."""
-    found: dict[str, tuple[set[int], str]] = {
-        reason: ({status}, detail) for reason, (status, detail) in _BY_THE_CONNECTION.items()
-    }
+    found: dict[str, tuple[set[int], str]] = {}
     for kind in KINDS.values():
         if kind.reason is not None:
             detail = str(kind(**kind.example).detail)
