@@ -1,4 +1,4 @@
-"""Command-line options that several commands share."""
+"""Command-line options shared by several commands."""
 
 import argparse
 import os
@@ -29,17 +29,17 @@ def add_device_option(parser: argparse.ArgumentParser) -> None:
     """Add `--device`."""
     parser.add_argument(
         "--device",
-        type=_device,  # checks the environment's value, too, which choices would not
+        type=_device,  # checks MNN_DEVICE too, as choices would not
         default=os.environ.get("MNN_DEVICE") or "auto",
         help="auto, cpu or cuda; default: MNN_DEVICE, else CUDA where it is available",
     )
 
 
 def data_source(name: str, data_dir: Path) -> Source:
-    """The data set of that name.
+    """The data set with a given name.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If the name is unknown.
     """
     if name == Digits.name:
         return Digits()

@@ -1,9 +1,9 @@
-"""What a training run does unless told otherwise, for each data set."""
+"""Settings of a training run, and the preset of each data set."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.architecture import DIGIT_READER, Conv, ModelConfig
+from model.architecture import DIGIT_CNN, Conv, ModelConfig
 from training.data.datasets import Digits, Mnist
 from training.fitting.augment import Distortion
 from training.fitting.trainer import FitConfig
@@ -13,12 +13,12 @@ __all__ = ["PRESETS", "RuleConfig", "RunConfig"]
 
 @dataclass(frozen=True)
 class RuleConfig:
-    """What the calibrated rules shall promise.
+    """Guarantees of the calibrated rules.
 
     Attributes:
-        target: Largest share of wrong answers among the accepted.
-        confidence: Probability with which that holds.
-        coverage: Share of pictures whose conformal set holds the true class.
+        target: Largest error rate among accepted answers.
+        confidence: Probability that the target holds.
+        coverage: Share of images whose conformal set contains the true class.
     """
 
     target: float
@@ -28,21 +28,21 @@ class RuleConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One training run.
+    """Settings of one training run.
 
     Attributes:
-        output: Where the checkpoint goes.
-        population: What the calibration pictures are, for the user of the guarantee.
+        output: Path of the checkpoint.
+        population: Description of the calibration images, for readers of the guarantee.
         model: Architecture and prior.
-        fit: How to fit.
-        rules: What the rules shall promise.
-        n_draws: Draws used for calibration and evaluation, and expected of the service.
-        n_non_digits: Pictures that are no digits drawn for a network that is to know them.
-        draw_seed: Seed of the posterior's draws.
-        validation_draws: Draws used for the glance at the validation part after each epoch.
-        least_accuracy: Validation accuracy below which nothing is written without `--force`.
-        threads: CPU threads of the fit. Another number sums in another order, so it is one of the
-            things that decide the weights to the last bit.
+        fit: Settings of the fit.
+        rules: Guarantees of the calibrated rules.
+        min_accuracy: Validation accuracy below which nothing is written without `--force`.
+        n_draws: Posterior draws of calibration, evaluation and service.
+        n_outliers: Outliers to draw for a network with the outcome "not a digit".
+        draw_seed: Seed of the posterior draws.
+        validation_draws: Draws for the validation after each epoch.
+        threads: CPU threads of the fit. Sums depend on their number in the last bits, and so do
+            the weights.
     """
 
     output: Path
@@ -50,9 +50,9 @@ class RunConfig:
     model: ModelConfig
     fit: FitConfig
     rules: RuleConfig
-    least_accuracy: float
+    min_accuracy: float
     n_draws: int = 100
-    n_non_digits: int = 60_000
+    n_outliers: int = 60_000
     draw_seed: int = 20260101
     validation_draws: int = 8
     threads: int = 2
@@ -74,10 +74,10 @@ PRESETS = {
             hard_share=0.75,
         ),
         rules=RuleConfig(target=0.001, confidence=0.95, coverage=0.999),
-        least_accuracy=0.95,
-        model=DIGIT_READER,
+        min_accuracy=0.95,
+        model=DIGIT_CNN,
     ),
-    # Its own output: a network of 800 small pictures must not take the place of the real one.
+    # Its own output, so that a network of 800 small images never replaces the real one.
     Digits.name: RunConfig(
         output=Path("checkpoints/sklearn-digits.safetensors"),
         population="scikit-learn's digits held aside from fitting, through the digit door",
@@ -89,10 +89,10 @@ PRESETS = {
             augmentation=Distortion(8.0, 0.08, 0.1, 1.0),
         ),
         rules=RuleConfig(target=0.05, confidence=0.95, coverage=0.95),
-        least_accuracy=0.90,
+        min_accuracy=0.90,
         model=ModelConfig(
             convs=(Conv(8, 5, pool=True), Conv(16, 3), Conv(16, 3, pool=True)), hidden=(32,)
         ),
     ),
 }
-"""The settings of `python -m training.run --dataset NAME`; options change single values."""
+"""Settings of `python -m training.run --dataset NAME`; options change single values."""

@@ -1,7 +1,7 @@
-"""Several processes that fit one network together, as torchrun starts them.
+"""Distributed data-parallel training: several processes, started by torchrun, fit one network.
 
-Each is a *rank* and computes its part of every batch. What a rank decides by chance for its own
-pictures it draws from a generator of its own; what all must agree on, from one that all have alike.
+Each process has a *rank* and computes its shard of every batch. Random numbers for a rank's own
+images come from its own generator; for what all ranks must agree on, all have the same generator.
 """
 
 import gc
@@ -14,143 +14,145 @@ from typing import TypeVar
 import numpy as np
 import torch
 import torch.distributed
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-__all__ = ["ALONE", "LostRankError", "Ranks", "joined", "started_ranks"]
+__all__ = ["SINGLE_PROCESS", "LostRankError", "World", "process_group", "world_from_environment"]
 
 T = TypeVar("T")
 
 
+class LostRankError(Exception):
+    """Another rank has died."""
+
+
 @dataclass(frozen=True)
-class Ranks:
-    """One process among those that fit together.
+class World:
+    """This process among those that train together.
 
     Attributes:
-        rank: Which one this is, from 0.
-        count: How many there are.
-        local_rank: Which one this is on its machine.
-        local_count: How many there are on its machine.
+        rank: Its rank, from 0.
+        size: Number of processes.
+        local_rank: Its rank on this machine.
+        local_size: Number of processes on this machine.
     """
 
     rank: int = 0
-    count: int = 1
+    size: int = 1
     local_rank: int = 0
-    local_count: int = 1
+    local_size: int = 1
 
     @property
-    def is_first(self) -> bool:
-        """Whether this is the one that writes and speaks."""
+    def is_main(self) -> bool:
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
-    def part(self, values: Tensor) -> Tensor:
-        """This rank's share of what all ranks have alike; sizes differ by one at most."""
-        return torch.tensor_split(values, self.count)[self.rank]
+    def shard(self, values: Tensor) -> Tensor:
+        """This rank's shard of values that all ranks have; sizes differ by one at most."""
+        return torch.tensor_split(values, self.size)[self.rank]
 
-    def share(self, n: int) -> int:
-        """How many of `n` are this rank's."""
-        return (n + self.count - 1 - self.rank) // self.count
+    def shard_size(self, n: int) -> int:
+        """Size of this rank's shard of `n` values."""
+        return (n + self.size - 1 - self.rank) // self.size
 
-    def weight(self, own: int, n: int) -> float:
-        """What this rank's mean over `own` of `n` counts in the mean over all ranks: 1 if alone."""
-        return 1.0 if self.count == 1 or n == 0 else self.count * own / n
+    def mean_weight(self, own: int, n: int) -> float:
+        """Weight of this rank's mean over `own` of `n` values in the mean over all ranks."""
+        return 1.0 if self.size == 1 or n == 0 else self.size * own / n
 
-    def gather(self, value: T) -> list[T]:
-        """The values of all ranks, in their order; whoever calls waits for the others."""
-        if self.count == 1:
+    def all_gather(self, value: T) -> list[T]:
+        """The values of all ranks, in order; waits for the other ranks."""
+        if self.size == 1:
             return [value]
-        values: list[T | None] = [None] * self.count
+        values: list[T | None] = [None] * self.size
         torch.distributed.all_gather_object(values, value)
-        return values  # type: ignore[return-value]  # every place has been filled
+        return values  # type: ignore[return-value]  # all_gather_object fills every entry
 
-    def gather_rows(self, rows: Tensor, n: int) -> Tensor:
-        """The rows of all ranks below each other.
+    def all_gather_rows(self, rows: Tensor, n: int) -> Tensor:
+        """The rows of all ranks, concatenated.
 
         Args:
-            rows: This rank's, (`share(n)`, K).
-            n: How many all ranks have together.
+            rows: This rank's rows, (`shard_size(n)`, K).
+            n: Number of rows of all ranks.
         """
-        if self.count == 1:
+        if self.size == 1:
             return rows
-        largest = -(-n // self.count)
+        largest = -(-n // self.size)
         padded = rows.new_zeros(largest, rows.shape[1])
         padded[: len(rows)] = rows
-        found = [torch.empty_like(padded) for _ in range(self.count)]
-        torch.distributed.all_gather(found, padded)
-        sizes = (Ranks(rank, self.count).share(n) for rank in range(self.count))
-        return torch.cat([part[:size] for part, size in zip(found, sizes, strict=True)])
+        gathered = [torch.empty_like(padded) for _ in range(self.size)]
+        torch.distributed.all_gather(gathered, padded)
+        sizes = (World(rank, self.size).shard_size(n) for rank in range(self.size))
+        return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
 
-    def from_first(self, value: T) -> T:
-        """The first rank's value."""
-        if self.count == 1:
+    def broadcast(self, value: T) -> T:
+        """The main process's value."""
+        if self.size == 1:
             return value
         values = [value]
         torch.distributed.broadcast_object_list(values)
         return values[0]
 
-    def seed(self, *of: int) -> int:
-        """A seed of this rank's own, made of what all have alike."""
-        words = np.random.SeedSequence((*of, self.rank)).generate_state(2)
+    def seed(self, *parts: int) -> int:
+        """A seed for this rank, derived from numbers that all ranks share."""
+        words = np.random.SeedSequence((*parts, self.rank)).generate_state(2)
         return int(words[0]) << 31 | int(words[1]) >> 1
 
-    def mean(
-        self, rows: Sequence[Sequence[float]]
-    ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-        """The mean over all ranks of arrays of one shape."""
-        mean: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-        mean = np.mean(self.gather(np.asarray(rows, np.float64)), axis=0)
+    def mean(self, rows: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+        """The elementwise mean over all ranks of arrays of one shape."""
+        mean: NDArray[np.float64] = np.mean(self.all_gather(np.asarray(rows, np.float64)), axis=0)
         return mean
 
 
-ALONE = Ranks()
-"""A process by itself."""
+SINGLE_PROCESS = World()
+"""The world of a process that trains alone."""
 
-_NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
-def started_ranks() -> Ranks:
-    """What torchrun says of this process; `ALONE` if it has not started it.
+def world_from_environment() -> World:
+    """The world that torchrun describes; `SINGLE_PROCESS` without torchrun.
 
     Raises:
-        ValueError: If the environment says half of it, as schedulers of clusters do.
+        ValueError: If variables are missing, as under cluster schedulers.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
-        return ALONE
-    missing = [name for name in _NAMES if not os.environ.get(name, "").isdecimal()]
+        return SINGLE_PROCESS
+    missing = [name for name in _VARIABLES if not os.environ.get(name, "").isdecimal()]
     if missing:
         raise ValueError(
             f"the environment has WORLD_SIZE={os.environ['WORLD_SIZE']}, but no number in "
             f"{', '.join(missing)}: start several ranks by torchrun, or one with WORLD_SIZE unset"
         )
-    return Ranks(*(int(os.environ[name]) for name in _NAMES))
+    return World(*(int(os.environ[name]) for name in _VARIABLES))
 
 
 @contextmanager
-def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
-    """Have the ranks meet, and part at the end.
+def process_group(world: World, device: torch.device) -> Iterator[None]:
+    """Initialise PyTorch's default process group, and destroy it at the end.
 
     Args:
-        ranks: This process among the others.
-        device: Where it computes; each rank on a GPU needs one of its own.
+        world: This process among the others.
+        device: Its device; each rank on a GPU needs its own.
 
     Raises:
-        LostRankError: If another rank is lost on the way.
+        LostRankError: If another rank dies.
     """
-    if ranks.count == 1:
+    if world.size == 1:
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # When torchrun starts the ranks again, its store still knows where the lost ones listened, and
-    # a rank that looks before the others have written would wait for those.
-    store, rank, count = next(rendezvous("env://"))
+    # After a restart torchrun's store still has the lost ranks' addresses, so each attempt
+    # gets its own prefix.
+    store, rank, size = next(rendezvous("env://"))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     torch.distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         store=PrefixStore(f"attempt-{attempt}", store),
         rank=rank,
-        world_size=count,
+        world_size=size,
     )
     try:
         yield
@@ -159,11 +161,7 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
             raise LostRankError from error
         raise
     finally:
-        # What averages gradients refers to the group from within cycles. Did it live on until the
-        # interpreter ends, the group's threads would be torn down under it, and abort the process.
+        # DistributedDataParallel refers to the group in reference cycles. If they outlive the
+        # group's threads at interpreter exit, the process aborts.
         gc.collect()
         torch.distributed.destroy_process_group()
-
-
-class LostRankError(Exception):
-    """Another rank has ended before its time."""

@@ -17,26 +17,32 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model.checkpoint import Checkpoint, save_checkpoint
-from model.engines.engine import Device, make_engine
+from model.engines.engine import make_engine
 from model.nn.network import BayesianCNN
 from model.posterior import Posterior
 from model.preprocessing.normalize import INPUT_CONTRACT
-from model.uncertainty import outcomes
-from training.calibration.rules import answer_non_digits, make_rules
+from model.types import Device
+from model.uncertainty import draw_probabilities
+from training.calibration.rules import make_rules, predict_outliers
 from training.config import RunConfig
-from training.data.datasets import SPLIT_SEED, Source, Split, preprocess, split
-from training.distributed import ALONE, Ranks
-from training.evaluation.evaluate import BatchPredictor, evaluate
+from training.data.datasets import SPLIT_SEED, Source, Split, split
+from training.data.preprocess import preprocess
+from training.distributed import SINGLE_PROCESS, World
+from training.evaluation.evaluate import evaluate_checkpoint
 from training.evaluation.metrics import error_rate, nll
+from training.evaluation.predictions import BatchPredictor
 from training.evaluation.result import Evaluation
 from training.fitting.resume import UnfinishedRun, UnfinishedRunError
-from training.fitting.trainer import EpochSummary, Fitter, at_expected_odds, new_network
-from training.training_set import as_input, prepare_shown
+from training.fitting.trainer import EpochSummary, Fitter, correct_prior_shift, new_network
+from training.training_set import make_training_set, to_tensor
 
 __all__ = ["FloorError", "train"]
 
 _VERSIONED = (
     "maybe-neural-network", "torch", "torchvision", "numpy", "pillow", "mahotas", "safetensors",
+)  # fmt: skip
+_RESUMED_WITH = (
+    "data", "input_contract", "architecture", "fit", "device", "threads", "ranks", "versions",
 )  # fmt: skip
 
 
@@ -54,27 +60,27 @@ def train(
     fresh: bool = False,
     brief: bool = False,
     check_interrupted: Callable[[], None] = lambda: None,
-    ranks: Ranks = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> Evaluation | None:
-    """One whole run: data, fit, calibration, evaluation, checkpoint, report.
+    """Run a whole training: data, fit, calibration, evaluation, checkpoint, report.
 
     Args:
         source: The data.
-        config: What to do.
-        device: Where to fit.
-        data_dir: Where foreign data sets may lie, for evaluation.
+        config: Settings of the run.
+        device: Device of the fit.
+        data_dir: Folder of the out-of-distribution sets, for evaluation.
         force: Write even below the accuracy floor; weights that are not finite are never written.
-        fresh: Discard an unfinished run instead of continuing it.
-        brief: Evaluate on the parts of the data alone, and write no report.
-        check_interrupted: Called at every step of the fit and before writing; may raise to end it.
-        ranks: The processes that fit together. The first does the rest alone, and alone writes.
+        fresh: Discard an unfinished run instead of resuming it.
+        brief: Evaluate the parts of the data alone, and write no report.
+        check_interrupted: Called at every step of the fit and before writing; may raise to stop.
+        world: The processes that fit together. The first does everything else, and alone writes.
 
     Returns:
-        The evaluation, with the checkpoint that was written to `config.output`; None on other ranks
+        The evaluation, with the checkpoint that was written to `config.output`; None on ranks other
         than the first.
 
     Raises:
-        DataNotFoundError: If the data is not to be had; nothing is written.
+        DataNotFoundError: If the data is not available; nothing is written.
         UnfinishedRunError: If there is an unfinished run with other settings.
         FloorError: If the result is below a floor; it is not written.
         OSError: If the output cannot be written.
@@ -82,36 +88,21 @@ def train(
     started = time.monotonic()
     torch.set_num_threads(config.threads)
     torch.backends.cudnn.deterministic = True
-    if ranks.is_first:
+    if world.is_main:
         _check_writable(config.output.parent)
     parts = split(
         source.train(), n_validation=source.n_validation, n_calibration=source.n_calibration
     )
-    provenance = _provenance(source, parts, config, device, ranks)
-    unfinished = UnfinishedRun(
-        config.output,
-        {
-            key: provenance[key]
-            for key in (
-                "data",
-                "input_contract",
-                "architecture",
-                "fit",
-                "device",
-                "threads",
-                "ranks",
-                "versions",
-            )
-        },
-    )
-    if fresh and ranks.is_first:
+    provenance = _provenance(source, parts, config, device, world)
+    unfinished = UnfinishedRun(config.output, {key: provenance[key] for key in _RESUMED_WITH})
+    if fresh and world.is_main:
         unfinished.discard()
     print(
-        f"preparing {len(parts.fit):,} pictures to fit, {len(parts.validation):,} to choose by and "
-        f"{len(parts.calibration):,} to calibrate on",
+        f"preprocessing {len(parts.fit):,} images to fit, {len(parts.validation):,} to validate "
+        f"and {len(parts.calibration):,} to calibrate",
         flush=True,
     )
-    validation = preprocess(parts.validation, "validation", processes=config.threads, ranks=ranks)
+    validation = preprocess(parts.validation, "validation", processes=config.threads, world=world)
     fitter, history = _fit(
         parts,
         validation.pixels,
@@ -119,36 +110,45 @@ def train(
         device,
         unfinished,
         check_interrupted=check_interrupted,
-        ranks=ranks,
+        world=world,
     )
-    if not ranks.is_first:
+    if not world.is_main:
         return None
 
-    print(f"asking all {config.n_draws} networks about every held-out picture", flush=True)
+    print(f"predicting all held-out images with {config.n_draws} draws", flush=True)
     posterior = Posterior(config.model, *_posterior_arrays(fitter), seed=config.draw_seed)
     try:
         _check_finite(posterior)
     except FloorError:
-        unfinished.discard()  # there is nothing in it to go on from
+        unfinished.discard()  # a diverged fit cannot be resumed
         raise
-    where: Device = "cuda" if device.type == "cuda" else "cpu"
-    engine = make_engine(posterior, n_draws=config.n_draws, device=where)
-    ask = BatchPredictor(engine, config.n_draws, check_interrupted)
-    on_validation = ask(validation, parts.validation.labels, "validation")
+    engine_device: Device = "cuda" if device.type == "cuda" else "cpu"
+    engine = make_engine(posterior, n_draws=config.n_draws, device=engine_device)
+    predict = BatchPredictor(engine, config.n_draws, check_interrupted)
+    on_validation = predict(validation, parts.validation.labels, "validation")
     accuracy = float(on_validation.correct.mean())
-    if accuracy < config.least_accuracy and not force:
+    if accuracy < config.min_accuracy and not force:
         raise FloorError(
             f"validation accuracy {100 * accuracy:.2f} % is below the floor of "
-            f"{100 * config.least_accuracy:.0f} %; --force writes it anyway"
+            f"{100 * config.min_accuracy:.0f} %; --force writes it anyway"
         )
 
-    others = answer_non_digits(ask, validation.pixels, parts.validation.labels, config)
+    outliers = None
+    if config.model.not_a_digit:
+        outliers = predict_outliers(
+            predict, validation.pixels, parts.validation.labels, processes=config.threads
+        )
     calibration = preprocess(parts.calibration, "calibration", processes=config.threads)
-    on_calibration = ask(calibration, parts.calibration.labels, "calibration")
+    on_calibration = predict(calibration, parts.calibration.labels, "calibration")
     selective, conformal = make_rules(
-        on_validation, others, on_calibration, parts.calibration.labels, config
+        on_validation,
+        outliers,
+        on_calibration,
+        n_draws=config.n_draws,
+        population=config.population,
+        **asdict(config.rules),
     )
-    # Everything has been decided: only now are test pictures and foreign ones opened.
+    # All choices are made: from here on test images and out-of-distribution sets may be read.
     provenance["data"]["test_sha256"] = source.test().sha256()
     checkpoint = Checkpoint(
         name="digits",
@@ -163,27 +163,26 @@ def train(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     )
-    evaluation = evaluate(
+    evaluation = evaluate_checkpoint(
         checkpoint,
-        ask,
+        predict,
         source,
         data_dir=data_dir,
         known={"validation": on_validation, "calibration": on_calibration},
         brief=brief,
-        device=where,
+        device=engine_device,
         processes=config.threads,
     )
-    figures = evaluation.figures
+    metrics = evaluation.metrics.to_dict()
     checkpoint = replace(
-        checkpoint, metrics={**figures["parts"], "foreign": figures.get("foreign", {})}
+        checkpoint, metrics={**metrics["parts"], "foreign": metrics.get("foreign", {})}
     )
     check_interrupted()
     save_checkpoint(checkpoint, config.output)
     unfinished.discard()
     evaluation = replace(evaluation, checkpoint=checkpoint)
     if not brief:
-        # Not before it is needed: matplotlib wants a place for its cache, which a run that ends
-        # without data need not have.
+        # Importing matplotlib writes to its cache, which most runs need not do.
         from training.reporting.html import write_report  # noqa: PLC0415
 
         write_report(evaluation, config.output.with_suffix(".html"))
@@ -198,27 +197,27 @@ def _fit(
     unfinished: UnfinishedRun,
     *,
     check_interrupted: Callable[[], None],
-    ranks: Ranks,
+    world: World,
 ) -> tuple[Fitter[BayesianCNN], list[EpochSummary]]:
     """Fit epoch by epoch with a progress bar, saving the state after each."""
-    shown = prepare_shown(parts.fit, config, check_interrupted, ranks=ranks)
+    data = make_training_set(parts.fit, config, check_interrupted, world=world)
     fitter = Fitter(
         new_network(config.model, config.fit, device),
         config.fit,
-        shown.images,
-        shown.labels,
+        data.images,
+        data.labels,
         device,
-        imitations=shown.imitations,
-        non_digits=shown.non_digits,
-        ranks=ranks,
+        renderings=data.renderings,
+        outliers=data.outliers,
+        world=world,
     )
-    history = _restore(unfinished, fitter)
+    history = _resume(unfinished, fitter)
     if history:
         print(f"continuing the unfinished run after epoch {fitter.epoch} of {config.fit.epochs}")
     while fitter.epoch < config.fit.epochs:
         title = f"epoch {fitter.epoch + 1}/{config.fit.epochs}"
         steps = []
-        silent = None if ranks.is_first else True
+        silent = None if world.is_main else True
         with tqdm(total=fitter.steps_per_epoch, desc=title, disable=silent, leave=False) as bar:
             for step in fitter.run_epoch():
                 check_interrupted()
@@ -226,48 +225,50 @@ def _fit(
                 bar.set_postfix_str(f"NLL {step.nll:.3f}, KL {step.kl:,.0f} nats", refresh=False)
                 bar.update()
         history.append(fitter.summarise(steps))
-        if not ranks.is_first:
+        if not world.is_main:
             continue
         unfinished.save(fitter, history)
-        glance = _glance(fitter, validation, parts.validation.labels, config.validation_draws)
+        error, loss = _validate(
+            fitter, validation, parts.validation.labels, config.validation_draws
+        )
         print(
             f"{title}: NLL {history[-1].nll:.4f}, KL {history[-1].kl:,.0f} nats, "
-            f"validation error {100 * glance[0]:.2f} %, NLL {glance[1]:.4f}",
+            f"validation error {100 * error:.2f} %, NLL {loss:.4f}",
             flush=True,
         )
     return fitter, history
 
 
-def _restore(unfinished: UnfinishedRun, fitter: Fitter[BayesianCNN]) -> list[EpochSummary]:
-    """Continue where the saved run stopped; the first rank reads it and tells the others."""
+def _resume(unfinished: UnfinishedRun, fitter: Fitter[BayesianCNN]) -> list[EpochSummary]:
+    """Resume the saved fit: the first rank reads it and broadcasts it to the others."""
     history: list[EpochSummary] = []
-    refused: UnfinishedRunError | None = None
-    if fitter.ranks.is_first:
+    failure: UnfinishedRunError | None = None
+    if fitter.world.is_main:
         try:
             history = unfinished.restore(fitter)
         except UnfinishedRunError as error:
-            refused = error
-    history, refused = fitter.ranks.from_first((history, refused))
-    if refused is not None:
-        raise refused
-    if history and fitter.ranks.count > 1:
-        fitter.restore(fitter.ranks.from_first(fitter.state()))
+            failure = error
+    history, failure = fitter.world.broadcast((history, failure))
+    if failure is not None:
+        raise failure
+    if history and fitter.world.size > 1:
+        fitter.restore(fitter.world.broadcast(fitter.state()))
     return history
 
 
 @torch.inference_mode()
-def _glance(
+def _validate(
     fitter: Fitter[BayesianCNN], inputs: NDArray[np.uint8], labels: NDArray[np.int64], n_draws: int
 ) -> tuple[float, float]:
     """Validation error and NLL with a few draws, from a generator of its own."""
     device = next(fitter.network.parameters()).device
     generator = torch.Generator(device).manual_seed(0)
-    images = as_input(inputs).to(device)
+    images = to_tensor(inputs).to(device)
     total = np.zeros((len(labels), fitter.network.config.n_classes))
     for _ in range(n_draws):
         weights = fitter.network.sample(generator)
         logits = torch.cat([fitter.network(batch, weights) for batch in torch.split(images, 1000)])
-        total += outcomes(logits.cpu().numpy(), total.shape[1]).classes
+        total += draw_probabilities(logits.cpu().numpy(), total.shape[1]).classes
     return error_rate(total, labels), nll(total / n_draws, labels)
 
 
@@ -279,9 +280,9 @@ def _check_finite(posterior: Posterior) -> None:
 
 
 def _provenance(
-    source: Source, parts: Split, config: RunConfig, device: torch.device, ranks: Ranks
+    source: Source, parts: Split, config: RunConfig, device: torch.device, world: World
 ) -> dict[str, Any]:
-    """Everything that decided this run, as plain JSON values."""
+    """Everything that decides this run, as JSON values. The keys are a file format."""
     values = {
         "dataset": source.name,
         "data": {
@@ -298,13 +299,13 @@ def _provenance(
         "fit": asdict(config.fit),
         "device": device.type,
         "threads": config.threads,
-        "ranks": ranks.count,
+        "ranks": world.size,
         "machine": platform.machine(),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _VERSIONED},
     }
-    plain: dict[str, Any] = json.loads(json.dumps(values))
-    return plain
+    provenance: dict[str, Any] = json.loads(json.dumps(values))
+    return provenance
 
 
 def _posterior_arrays(
@@ -314,11 +315,11 @@ def _posterior_arrays(
         {name: tensor.numpy() for name, tensor in part.items()}
         for part in fitter.network.posterior()
     )
-    return at_expected_odds(mean, fitter.network.config, fitter.config), scale
+    return correct_prior_shift(mean, fitter.network.config, fitter.config), scale
 
 
 def _check_writable(folder: Path) -> None:
-    """Find out before the fit, not after it, that the result cannot be written."""
+    """Raise before the fit if the result cannot be written."""
     folder.mkdir(parents=True, exist_ok=True)
     probe = folder / f".writable-{os.getpid()}"
     probe.touch()

@@ -1,8 +1,13 @@
 """`python -m training.run`: fit, calibrate, evaluate, and write a checkpoint.
 
-Exit codes: 0 written; 1 could not be written; 2 no data or an option that cannot be used;
-3 below a quality floor, nothing written; 130 interrupted, the last whole epoch kept.
+Exit codes: 0 written; 1 not writable; 2 no data, missing packages or invalid options; 3 below a
+quality floor, nothing written; 130 interrupted, the last complete epoch kept.
 """
+# ruff: noqa: E402 - the check comes before the imports that it guards
+
+from training.requirements import check_requirements
+
+check_requirements()
 
 import argparse
 import errno
@@ -10,7 +15,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +29,7 @@ from model.errors import CheckpointError
 from training.cli_options import add_data_options, add_device_option, data_source, positive
 from training.config import PRESETS, RunConfig
 from training.data.datasets import DataNotFoundError, Mnist
-from training.distributed import LostRankError, Ranks, joined, started_ranks
+from training.distributed import LostRankError, World, process_group, world_from_environment
 from training.evaluation.result import Evaluation
 from training.fitting.resume import UnfinishedRunError
 from training.pipeline import FloorError, train
@@ -36,57 +41,68 @@ __all__ = ["main"]
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m training.run",
-        description="Train, calibrate and evaluate a Bayesian digit reader, and write its weights.",
+        description="Train, calibrate and evaluate a Bayesian digit classifier; write its weights.",
     )
     add_data_options(parser)
     add_device_option(parser)
     parser.add_argument("--output", type=Path, help="default: checkpoints/digits.safetensors")
     parser.add_argument("--epochs", type=positive, help="passes over the fit part")
-    parser.add_argument("--batch-size", type=positive, help="pictures per step")
-    parser.add_argument("--learning-rate", type=float, help="largest step of Adam")
-    parser.add_argument("--beta", type=float, help="weight of the KL term; 1 is the ELBO")
-    parser.add_argument("--prior-scale", type=float, help="standard deviation of the prior")
+    parser.add_argument("--batch-size", type=positive, help="images per step")
+    parser.add_argument("--learning-rate", type=_at_least_0, help="Adam's largest step size")
+    parser.add_argument("--beta", type=_at_least_0, help="weight of the KL term; 1 is the ELBO")
+    parser.add_argument("--prior-scale", type=_at_least_0, help="prior standard deviation")
     parser.add_argument(
-        "--imitated", type=float, help="share of pictures shown as others might send them"
+        "--imitated", type=_share, help="share of images replaced by renderings, from 0 to 1"
     )
-    parser.add_argument("--seed", type=int, help="seed of the fit")
+    parser.add_argument("--seed", type=_seed, help="seed of the fit")
     parser.add_argument("--threads", type=positive, help="CPU threads; decides the last bits")
-    parser.add_argument("--target-risk", type=float, help="largest share of errors if accepted")
-    parser.add_argument("--coverage", type=float, help="coverage of the prediction sets")
+    parser.add_argument("--target-risk", type=_open_share, help="largest error rate if accepted")
+    parser.add_argument("--coverage", type=_open_share, help="coverage of the prediction sets")
     parser.add_argument(
-        "--brief", action="store_true", help="evaluate on the parts of the data alone; no report"
+        "--brief", action="store_true", help="evaluate the parts of the data alone; no report"
     )
     parser.add_argument("--force", action="store_true", help="write even below a quality floor")
     parser.add_argument("--fresh", action="store_true", help="discard an unfinished run")
     return parser.parse_args(arguments)
 
 
-def _configure(options: argparse.Namespace, ranks: Ranks) -> RunConfig:
-    """The data set's preset with the given options in place."""
+def _number(text: str, valid: Callable[[float], bool], expected: str) -> float:
+    value = float(text)
+    if not valid(value):
+        raise argparse.ArgumentTypeError(f"must be {expected}, not {text}")
+    return value
+
+
+def _at_least_0(text: str) -> float:
+    return _number(text, lambda value: 0 <= value < math.inf, "at least 0")
+
+
+def _share(text: str) -> float:
+    return _number(text, lambda value: 0 <= value <= 1, "a share from 0 to 1")
+
+
+def _open_share(text: str) -> float:
+    return _number(text, lambda value: 0 < value < 1, "a share between 0 and 1 (0.001 is 0.1 %)")
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, not {value}")
+    return value
+
+
+def _configure(options: argparse.Namespace, world: World) -> RunConfig:
+    """The data set's preset, changed by the given options."""
     preset = PRESETS[options.dataset or Mnist.name]
 
     def given(**values: Any) -> dict[str, Any]:
         return {name: value for name, value in values.items() if value is not None}
 
-    for name in ("learning_rate", "beta", "prior_scale"):
-        value = getattr(options, name)
-        if value is not None and not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 0, not {value}")
-    if options.seed is not None and options.seed < 0:
-        raise ValueError(f"--seed must be at least 0, not {options.seed}")
-    if options.imitated is not None and not 0 <= options.imitated <= 1:
-        raise ValueError(f"--imitated is a share from 0 to 1, not {options.imitated}")
-    for name in ("target_risk", "coverage"):
-        value = getattr(options, name)
-        if value is not None and not 0 < value < 1:
-            raise ValueError(
-                f"--{name.replace('_', '-')} is a share between 0 and 1 (0.001 is 0.1 %), "
-                f"not {value}"
-            )
     return replace(
         preset,
         output=options.output or preset.output,
-        threads=options.threads or max(1, preset.threads // ranks.local_count),
+        threads=options.threads or max(1, preset.threads // world.local_size),
         fit=replace(
             preset.fit,
             **given(
@@ -103,37 +119,37 @@ def _configure(options: argparse.Namespace, ranks: Ranks) -> RunConfig:
     )
 
 
-def _device(name: str, ranks: Ranks) -> torch.device:
-    """The device of that name; of several GPUs each rank takes its own."""
+def _device(name: str, world: World) -> torch.device:
+    """The device with a given name; each rank takes its own GPU."""
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise ValueError("--device cuda: PyTorch finds no CUDA device")
     if name == "cpu" or not available:
         return torch.device("cpu")
     n_devices = torch.cuda.device_count()
-    if ranks.local_count > n_devices:
+    if world.local_size > n_devices:
         raise ValueError(
-            f"{ranks.local_count} ranks on a machine with {n_devices} CUDA devices: start one for "
+            f"{world.local_size} ranks on a machine with {n_devices} CUDA devices: start one for "
             "each, or take --device cpu"
         )
-    return torch.device("cuda", ranks.local_rank)
+    return torch.device("cuda", world.local_rank)
 
 
 def _report(evaluation: Evaluation, config: RunConfig, dataset: str) -> None:
-    """Say what was written, how good it is, and what a shorter run has cost."""
+    """Print the evaluation, the cost of a short run, and the checkpoint's path."""
     checkpoint = evaluation.checkpoint
     print(f"\n{format_evaluation(evaluation)}\n")
     rule = checkpoint.selective
     if rule.threshold < 0:
         print(
             f"No answer will be accepted: a risk of at most {100 * rule.target:g} % could not be "
-            f"certified on {rule.n_calibration:,} pictures."
+            f"certified on {rule.n_calibration:,} images."
         )
     usual = PRESETS[dataset].fit.epochs
     if config.fit.epochs < usual:
         print(
             f"A short run, {config.fit.epochs} of the usual {usual} epochs: validation error "
-            f"{_percent(checkpoint.metrics)}{_shipped_error(dataset)}."
+            f"{_percent(checkpoint.metrics)}{_bundled_error(dataset)}."
         )
     print(
         f"wrote {config.output} (version {checkpoint.version(config.n_draws)}, "
@@ -141,11 +157,11 @@ def _report(evaluation: Evaluation, config: RunConfig, dataset: str) -> None:
     )
 
 
-def _shipped_error(dataset: str) -> str:
+def _bundled_error(dataset: str) -> str:
     with suppress(CheckpointError):
-        shipped = load_checkpoint(BUNDLED)
-        if shipped.training.get("dataset") == dataset:
-            return f", where the shipped weights have {_percent(shipped.metrics)}"
+        bundled = load_checkpoint(BUNDLED)
+        if bundled.training.get("dataset") == dataset:
+            return f", where the bundled weights have {_percent(bundled.metrics)}"
     return ""
 
 
@@ -154,21 +170,20 @@ def _percent(metrics: Any, part: str = "validation") -> str:
 
 
 class _Interruption:
-    """SIGTERM and Ctrl-C as an interruption that cannot get lost.
+    """SIGTERM and Ctrl-C as a `KeyboardInterrupt` that cannot be lost.
 
-    What a signal handler raises is swallowed if it happens to strike in a destructor; so the fit
-    asks `check` at every step, too.
+    An exception raised in a destructor is ignored, so the fit also calls `check` at every step.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._requested = False
 
     def on_signal(self, _signal: int, _frame: FrameType | None) -> NoReturn:
-        self._asked = True
+        self._requested = True
         raise KeyboardInterrupt
 
     def check(self) -> None:
-        if self._asked:
+        if self._requested:
             raise KeyboardInterrupt
 
 
@@ -177,17 +192,17 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     interruption = _Interruption()
     before = {
-        asked: signal.signal(asked, interruption.on_signal)
-        for asked in (signal.SIGTERM, signal.SIGINT)
-        if signal.getsignal(asked) is not signal.SIG_IGN  # as for jobs in a shell's background
+        number: signal.signal(number, interruption.on_signal)
+        for number in (signal.SIGTERM, signal.SIGINT)
+        if signal.getsignal(number) is not signal.SIG_IGN  # as a shell's background jobs have it
     }
     try:
-        ranks = started_ranks()
-        config = _configure(options, ranks)
+        world = world_from_environment()
+        config = _configure(options, world)
         dataset = options.dataset or Mnist.name
         source = data_source(dataset, options.data_dir)
-        device = _device(options.device, ranks)
-        with joined(ranks, device), _only_first_speaks(ranks):
+        device = _device(options.device, world)
+        with process_group(world, device), _only_main_prints(world):
             evaluation = train(
                 source,
                 config,
@@ -197,52 +212,52 @@ def main(arguments: list[str] | None = None) -> int:
                 force=options.force,
                 fresh=options.fresh,
                 check_interrupted=interruption.check,
-                ranks=ranks,
+                world=world,
             )
     except (DataNotFoundError, UnfinishedRunError, ValueError) as error:
         return _fail(error, 2)
     except FloorError as error:
-        return _fail(f"{error}. {config.output} was left as it was.", 3)
+        return _fail(f"{error}. {config.output} is unchanged.", 3)
     except (OSError, CheckpointError, LostRankError) as error:
         return _fail(_not_written(error, config.output), 1)
     except KeyboardInterrupt:
         again = "the same command without --fresh" if options.fresh else "the same command"
-        return _fail(f"interrupted; {again} continues after the last whole epoch", 130)
+        return _fail(f"interrupted; {again} continues after the last complete epoch", 130)
     finally:
-        for asked, handler in before.items():
-            signal.signal(asked, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if evaluation is not None:
         _report(evaluation, config, dataset)
     return 0
 
 
 @contextmanager
-def _only_first_speaks(ranks: Ranks) -> Iterator[None]:
-    """Of several ranks one tells how the run goes; errors are told by each."""
-    if ranks.is_first:
+def _only_main_prints(world: World) -> Iterator[None]:
+    """Silence the standard output of all ranks but the first."""
+    if world.is_main:
         yield
         return
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+    with Path(os.devnull).open("w") as null, redirect_stdout(null):
         yield
 
 
 def _not_written(error: OSError | CheckpointError | LostRankError, output: Path) -> str:
-    """Why nothing was written, and what to do about it."""
+    """The reason why nothing was written, and what to do."""
     if isinstance(error, LostRankError):
-        return "another rank was lost; the same command continues after the last whole epoch"
+        return "another rank died; the same command continues after the last complete epoch"
     if isinstance(error, CheckpointError):
         return f"could not write {output}: {error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
             f"could not write {output}: the disk that holds {output.parent} is full. Make room and "
-            "run the same command again: it continues after the last whole epoch. What stood "
-            "there before is untouched."
+            "run the same command again: it continues after the last complete epoch. The "
+            "previous checkpoint is untouched."
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         user = f"user {os.getuid()}" if hasattr(os, "getuid") else "this user"
         return (
             f"could not write {output}: {user} may not write in {output.parent} "
-            f"({error.strerror}). Hand that folder to this user, or name another with --output."
+            f"({error.strerror}). Give that folder to this user, or choose another with --output."
         )
     return f"could not write {output}: {error}"
 

@@ -1,4 +1,4 @@
-"""What a network is shown while it is fitted: digits, their imitations, and what is no digit."""
+"""The training set of a fit: digits, their renderings, and outliers."""
 
 import math
 from collections.abc import Callable
@@ -10,87 +10,88 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.config import RunConfig
-from training.data.datasets import Part, preprocess
-from training.distributed import ALONE, Ranks
-from training.synthesis.outliers import nondigit_inputs
-from training.synthesis.rendering import imitated_inputs, likeness
+from training.data.datasets import Part
+from training.data.preprocess import preprocess
+from training.distributed import SINGLE_PROCESS, World
+from training.synthesis.outliers import outlier_inputs
+from training.synthesis.rendering import correlation, render_inputs
 
-__all__ = ["Shown", "as_input", "prepare_shown"]
+__all__ = ["TrainingSet", "make_training_set", "to_tensor"]
 
-_LEAST_KEPT = 0.65  # share of the non-digits drawn that are none
-_LEAST_LIKENESS = 0.4  # between a digit and its imitation
+_MIN_KEPT = 0.65  # share of the outliers that `outlier_inputs` keeps
+_MIN_CORRELATION = 0.4  # between a digit and its rendering
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """The fit part as the network is shown it, floating point numbers in [0, 1].
+class TrainingSet:
+    """The fit part as tensors, all images floats in [0, 1].
 
     Attributes:
         images: The digits (N, 1, 28, 28).
         labels: Their classes (N,).
-        imitations: Each digit as somebody else would send it (N, 1, 28, 28); None if not wanted.
-        non_digits: Pictures that are no digits (M, 1, 28, 28); None if not wanted.
+        renderings: A rendering of each digit (N, 1, 28, 28); None if the fit uses none.
+        outliers: Images that are not digits (M, 1, 28, 28); None if the fit uses none.
     """
 
     images: Tensor
     labels: Tensor
-    imitations: Tensor | None
-    non_digits: Tensor | None
+    renderings: Tensor | None
+    outliers: Tensor | None
 
 
-def prepare_shown(
+def make_training_set(
     part: Part,
     config: RunConfig,
     check_interrupted: Callable[[], None] = lambda: None,
     *,
-    ranks: Ranks = ALONE,
-) -> Shown:
-    """Pass the fit part through the digit door, and draw what is shown beside it.
+    world: World = SINGLE_PROCESS,
+) -> TrainingSet:
+    """Preprocess the fit part, and synthesise the renderings and outliers that the run asks for.
 
     Args:
         part: The fit part.
-        config: What is wanted.
-        check_interrupted: Called now and then; may raise to end it.
-        ranks: The processes that share the work; each is given all of it.
+        config: The run.
+        check_interrupted: Called after each chunk; may raise to stop.
+        world: The processes that share the work; each gets all of it.
     """
-    pixels = preprocess(part, "fit", processes=config.threads, ranks=ranks).pixels
-    imitations = non_digits = None
+    pixels = preprocess(part, "fit", processes=config.threads, world=world).pixels
+    renderings = outliers = None
     if config.fit.imitated:
-        print("imitating pictures as others might send them", flush=True)
-        imitated = imitated_inputs(
+        print("rendering digits as uploads", flush=True)
+        rendered = render_inputs(
             pixels,
             seed=config.fit.seed,
             processes=config.threads,
             check_interrupted=check_interrupted,
             name="fit",
-            ranks=ranks,
+            world=world,
         )
-        # Nothing is to be learnt where the digit was lost on the way: there it stays as it was.
-        lost = imitated.flagged | (likeness(imitated.pixels, pixels) < _LEAST_LIKENESS)
-        imitations = as_input(np.where(lost[:, None, None], pixels, imitated.pixels))
+        # If rendering destroyed the digit, keep the original.
+        lost = rendered.flagged | (correlation(rendered.pixels, pixels) < _MIN_CORRELATION)
+        renderings = to_tensor(np.where(lost[:, None, None], pixels, rendered.pixels))
     if config.model.not_a_digit:
-        print("drawing what is no digit", flush=True)
-        drawn = nondigit_inputs(
+        print("drawing outliers", flush=True)
+        drawn = outlier_inputs(
             pixels,
             part.labels,
-            _n_non_digits(len(part), config),
+            _n_outliers(len(part), config),
             seed=config.fit.seed,
             processes=config.threads,
             check_interrupted=check_interrupted,
             name="fit",
-            ranks=ranks,
+            world=world,
         )
-        non_digits = as_input(drawn.inputs.pixels)
-    return Shown(as_input(pixels), torch.from_numpy(part.labels), imitations, non_digits)
+        outliers = to_tensor(drawn.pixels)
+    return TrainingSet(to_tensor(pixels), torch.from_numpy(part.labels), renderings, outliers)
 
 
-def _n_non_digits(n_train: int, config: RunConfig) -> int:
-    """How many to draw: in a short run no more than are shown, since some are dropped."""
+def _n_outliers(n_train: int, config: RunConfig) -> int:
+    """How many outliers to draw: in a short run no more than the fit can use."""
     fit = config.fit
-    shown = fit.epochs * math.ceil(n_train / fit.batch_size) * fit.non_digits
-    return min(config.n_non_digits, math.ceil(shown / _LEAST_KEPT))
+    used = fit.epochs * math.ceil(n_train / fit.batch_size) * fit.non_digits
+    return min(config.n_outliers, math.ceil(used / _MIN_KEPT))
 
 
-def as_input(pixels: NDArray[np.uint8]) -> Tensor:
-    """Pixels (N, 28, 28) as a network takes them (N, 1, 28, 28)."""
+def to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
+    """Pixels (N, 28, 28) as the network's input (N, 1, 28, 28)."""
     return torch.from_numpy(pixels).float()[:, None] / 255

@@ -1,1 +1,1 @@
-"""Baselines: deterministic network, MC dropout, deep ensemble."""
+"""Baselines for comparison: deterministic network, temperature scaling, MC dropout, ensemble."""

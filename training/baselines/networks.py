@@ -1,8 +1,8 @@
-"""Networks with one value for each weight, for the controls: plain, with dropout, or several.
+"""Deterministic networks, with dropout or in an ensemble.
 
-They have the shape of a `BayesianCNN` and are fitted in the same way: what takes the place of the
-divergence from the prior is the prior's own energy, so a plain network is the mode of the very
-posterior that the Bayesian one approximates (MAP).
+They have the architecture of a `BayesianCNN` and are fitted in the same way. The negative log prior
+repositions the divergence from the prior, so a deterministic network is the mode (MAP) of the
+posterior that the Bayesian one approximates.
 """
 
 import math
@@ -18,29 +18,27 @@ from torch.nn import functional
 from model.architecture import ModelConfig
 from model.posterior import Arrays
 
-__all__ = ["Members", "PlainCNN", "dropout_members"]
+__all__ = ["DeterministicCNN", "Members", "dropout_members"]
 
 
-class PlainCNN(nn.Module):
+class DeterministicCNN(nn.Module):
     """The layers of a `BayesianCNN` with one value for each weight.
 
     Args:
-        config: Architecture, and the prior whose energy is added to the objective.
-        dropout: Chance that a channel is dropped before each layer but the first, in [0, 1).
+        config: Architecture and prior.
+        dropout: Probability of dropping a channel before each layer but the first, in [0, 1).
         generator: Source of the initial weights.
+
+    Raises:
+        ValueError: If `dropout` is not in [0, 1).
     """
 
     def __init__(
         self, config: ModelConfig, *, dropout: float = 0.0, generator: torch.Generator
     ) -> None:
-        """Make the network; see the class.
-
-        Raises:
-            ValueError: If `dropout` is no share below 1.
-        """
         super().__init__()
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is a share from 0 to below 1, not {dropout}")
+            raise ValueError(f"dropout must be at least 0 and less than 1, not {dropout}")
         self.config = config
         self.dropout = dropout
         for name, shape in config.parameter_shapes().items():
@@ -53,12 +51,12 @@ class PlainCNN(nn.Module):
             self.register_parameter(name.replace(".", "_"), nn.Parameter(values))
 
     def kl_divergence(self) -> Tensor:
-        """What takes its place: -ln p(w) of the Gaussian prior, without its constant, in nats."""
+        """The term in its place: -ln p(w) of the Gaussian prior without its constant, in nats."""
         squares = torch.stack([values.square().sum() for values in self.parameters()])
         return squares.sum() / (2 * self.config.prior_scale**2)
 
     def forward_local(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Logits of pictures (B, 1, H, W), each with channels of its own dropped."""
+        """Logits of images (B, 1, H, W), each with its own dropped channels."""
         for i, conv in enumerate(self.config.convs, 1):
             x = x if i == 1 else self._dropped(x, generator)
             x = functional.conv2d(x, *self._layer(f"conv{i}"), padding=conv.padding)
@@ -95,21 +93,21 @@ class PlainCNN(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Members:
-    """Networks that answer together, in the place of a posterior's draws.
+    """An ensemble of networks, in the place of posterior draws.
 
     Attributes:
         config: Their architecture.
-        networks: The weights of each, by name.
+        networks: The weights of each network, by name.
     """
 
     config: ModelConfig
     networks: Sequence[Arrays]
 
     def stack(self, n_draws: int) -> Arrays:
-        """The first `n_draws` of them, stacked: arrays of shape (S, *shape) by name.
+        """The weights of the first `n_draws` networks, stacked: (S, *shape) by name.
 
         Raises:
-            ValueError: If there are fewer.
+            ValueError: If there are fewer networks.
         """
         if n_draws > len(self.networks):
             raise ValueError(f"there are {len(self.networks)} networks, not {n_draws}")
@@ -119,33 +117,33 @@ class Members:
         }
 
 
-def dropout_members(network: PlainCNN, n_draws: int, *, seed: int) -> Members:
-    """MC dropout as so many networks: a dropped channel is a column of zeros in the next layer.
+def dropout_members(network: DeterministicCNN, n_draws: int, *, seed: int) -> Members:
+    """MC dropout as an ensemble: a dropped channel is a column of zeros in the next layer.
 
     Args:
         network: A network fitted with dropout.
-        n_draws: How many sets of channels to drop.
-        seed: Seed of the choice.
+        n_draws: Number of dropout masks.
+        seed: Seed of the masks.
 
     Source: Gal and Ghahramani (2016), "Dropout as a Bayesian Approximation".
     """
-    plain, config = network.arrays(), network.config
-    names = [name for name in plain if name.endswith("weight")]
+    weights, config = network.arrays(), network.config
+    names = [name for name in weights if name.endswith("weight")]
     side = config.last_map[1]
     members = []
     for index in range(n_draws):
         rng = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
-        thinned = dict(plain)
+        masked = dict(weights)
         for name in names:
             if name == "conv1.weight":
                 continue
-            weight = plain[name]
-            # The first fully connected layer sees each channel at every place of the last map.
-            places = side**2 if name == "dense1.weight" else 1
-            kept = rng.random(weight.shape[1] // places) >= network.dropout
-            scale = (kept / (1 - network.dropout)).repeat(places).astype(np.float32)
-            thinned[name] = _times_inputs(weight, scale)
-        members.append(thinned)
+            weight = weights[name]
+            # The first dense layer has an input for each channel and position of the last map.
+            positions = side**2 if name == "dense1.weight" else 1
+            kept = rng.random(weight.shape[1] // positions) >= network.dropout
+            scale = (kept / (1 - network.dropout)).repeat(positions).astype(np.float32)
+            masked[name] = _times_inputs(weight, scale)
+        members.append(masked)
     return Members(config, members)
 
 

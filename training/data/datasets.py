@@ -1,8 +1,8 @@
-"""Pictures to train on: where they come from, how they are divided, and the way in for all.
+"""Data sets of digits and their split into parts.
 
-The training pictures are divided into three disjoint parts: *fit* for the posterior, *validation*
-for every choice, *calibration* for thresholds alone. The test pictures are loaded by a call of
-their own, after everything has been decided.
+The training images are split into three disjoint parts: *fit* for the posterior, *validation* for
+every choice, *calibration* for thresholds alone. `Source.test` loads the test images, which decide
+nothing.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import shutil
 import socket
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,80 +20,53 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from model.preprocessing.normalize import DigitImage, open_array
-from training.data.parallel import CHUNK, in_processes
-from training.distributed import ALONE, Ranks
-
 __all__ = [
     "DataNotFoundError",
     "Digits",
-    "Inputs",
     "Mnist",
     "Part",
     "Source",
     "Split",
     "mnist_or_digits",
     "split",
-    "preprocess",
 ]
 
 SPLIT_SEED = 20260101
-"""Fixed, so that runs with different seeds hold the same pictures aside."""
+"""Fixed, so that all runs hold out the same images, whatever their seed."""
 
 _MIRROR_TIMEOUT_S = 20.0
 
 
 class DataNotFoundError(Exception):
-    """The data set is neither on disk nor to be had from the network."""
+    """The data set is not on disk and cannot be downloaded."""
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Pictures (N, H, W) with values 0 to 255, or floating point 0 to 1, and their classes (N,)."""
+    """Images (N, H, W), uint8 from 0 to 255 or float32 from 0 to 1, and their classes (N,)."""
 
     images: NDArray[np.uint8] | NDArray[np.float32]
     labels: NDArray[np.int64]
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
         return len(self.labels)
 
     def first(self, n: int | None) -> "Part":
-        """The first `n` pictures; all if None."""
+        """The first `n` images; all if None."""
         return Part(self.images[:n], self.labels[:n])
 
     def sha256(self) -> str:
-        """Hash of pictures and classes, for the record of what was trained on."""
+        """Hash of images and classes, for the record of the training data."""
         sha = hashlib.sha256()
         sha.update(np.ascontiguousarray(self.images).tobytes())
         sha.update(self.labels.astype("<i8").tobytes())
         return sha.hexdigest()
 
 
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """What the digit door makes of many pictures.
-
-    Attributes:
-        pixels: What the network is fed, uint8 (N, 28, 28).
-        flagged: Whether a person should look whatever the network says, (N,).
-    """
-
-    pixels: NDArray[np.uint8]
-    flagged: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, images: Sequence[DigitImage]) -> "Inputs":
-        """Gather what the door returned for single pictures, at least one."""
-        return cls(
-            np.stack([image.pixels for image in images]),
-            np.array([bool(image.reasons) for image in images]),
-        )
-
-
 @dataclass(frozen=True)
 class Split:
-    """The three disjoint parts of the training pictures."""
+    """The three disjoint parts of the training images."""
 
     fit: Part
     validation: Part
@@ -106,33 +79,28 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """Its name."""
-        ...
 
     @property
     def n_validation(self) -> int:
         """Size of the validation part."""
-        ...
 
     @property
     def n_calibration(self) -> int:
         """Size of the calibration part."""
-        ...
 
     def train(self) -> Part:
-        """The training pictures, to be divided by `split`."""
-        ...
+        """The training images, for `split`."""
 
     def test(self) -> Part:
-        """The test pictures, for the final table and nothing else."""
-        ...
+        """The test images, for the final table and nothing else."""
 
 
 @dataclass(frozen=True)
 class Mnist:
-    """MNIST through torchvision: 60,000 training and 10,000 test pictures.
+    """MNIST, read by torchvision: 60,000 training and 10,000 test images.
 
     Attributes:
-        data_dir: A torchvision root; the archives are downloaded there when absent.
+        data_dir: A torchvision root; absent archives are downloaded there.
     """
 
     data_dir: Path
@@ -141,30 +109,30 @@ class Mnist:
     n_calibration: int = 8_000
 
     def train(self) -> Part:
-        """The 60,000 training pictures.
+        """The 60,000 training images.
 
         Raises:
-            DataNotFoundError: If they are neither in `data_dir` nor to be downloaded.
+            DataNotFoundError: If they are not in `data_dir` and cannot be downloaded.
         """
         return self._load(train=True)
 
     def test(self) -> Part:
-        """The 10,000 test pictures.
+        """The 10,000 test images.
 
         Raises:
-            DataNotFoundError: If they are neither in `data_dir` nor to be downloaded.
+            DataNotFoundError: If they are not in `data_dir` and cannot be downloaded.
         """
         return self._load(train=False)
 
     def _load(self, *, train: bool) -> Part:
-        from torchvision.datasets import MNIST  # noqa: PLC0415 - takes seconds, digits do without
+        from torchvision.datasets import MNIST  # noqa: PLC0415 - takes seconds
 
         with (
             _readable_root(self.data_dir) as root,
             contextlib.redirect_stdout(io.StringIO()),
-            _impatient_sockets(),
+            _socket_timeout(),
         ):
-            # torchvision reports each mirror on standard output; ours is one line at the end.
+            # torchvision prints a line for each mirror; the error below is the only report.
             existing = _folders(root)
             try:
                 data = MNIST(str(root), train=train, download=True)
@@ -173,7 +141,7 @@ class Mnist:
                 archives = self.data_dir / "MNIST" / "raw"
                 raise DataNotFoundError(
                     f"MNIST could be neither read from {archives} nor downloaded "
-                    f"({_brief(error)}). Put the four original *-ubyte.gz archives there, and "
+                    f"({_one_line(error)}). Put the four original *-ubyte.gz archives there, and "
                     "nothing else, name another torchvision root with --data-dir or MNN_DATA_DIR, "
                     "or train on the bundled data with --dataset digits."
                 ) from error
@@ -182,7 +150,7 @@ class Mnist:
 
 @dataclass(frozen=True)
 class Digits:
-    """The 1,797 pictures of 8×8 pixels that come with scikit-learn: no network needed.
+    """The 1,797 images of 8×8 pixels bundled with scikit-learn; they need no network.
 
     Source: Alpaydin and Kaynak (1998), "Optical Recognition of Handwritten Digits", UCI.
     """
@@ -193,15 +161,15 @@ class Digits:
     n_test: int = 360
 
     def train(self) -> Part:
-        """The 1,437 pictures that are not for testing."""
+        """The 1,437 training images."""
         return self._load()[0]
 
     def test(self) -> Part:
-        """The 360 test pictures."""
+        """The 360 test images."""
         return self._load()[1]
 
     def _load(self) -> tuple[Part, Part]:
-        from sklearn.datasets import load_digits  # noqa: PLC0415 - takes seconds, MNIST does without
+        from sklearn.datasets import load_digits  # noqa: PLC0415 - takes seconds
 
         bundle = load_digits()
         whole = Part(
@@ -212,9 +180,9 @@ class Digits:
 
 
 def mnist_or_digits(data_dir: Path) -> Source:
-    """MNIST, or scikit-learn's digits, with a warning, where it can be neither read nor downloaded.
+    """MNIST or, with a warning, scikit-learn's digits where MNIST is not available.
 
-    For notebooks, which are to run everywhere; a training run asks for one or the other.
+    For notebooks, which run everywhere; a training run names its data set.
 
     Args:
         data_dir: A torchvision root.
@@ -229,44 +197,20 @@ def mnist_or_digits(data_dir: Path) -> Source:
 
 
 def split(part: Part, *, n_validation: int, n_calibration: int) -> Split:
-    """Divide the training pictures at random, always in the same way.
+    """Split the training images at random, always in the same way.
 
     Raises:
         ValueError: If nothing would be left to fit.
     """
-    held_aside = n_validation + n_calibration
-    if held_aside >= len(part):
-        raise ValueError(f"{len(part)} pictures are too few to hold {held_aside} aside")
+    held_out = n_validation + n_calibration
+    if held_out >= len(part):
+        raise ValueError(f"{len(part)} images are too few to hold out {held_out}")
     order = _permutation(len(part), stream=0)
     return Split(
-        fit=_take(part, order[held_aside:]),
+        fit=_take(part, order[held_out:]),
         validation=_take(part, order[:n_validation]),
-        calibration=_take(part, order[n_validation:held_aside]),
+        calibration=_take(part, order[n_validation:held_out]),
     )
-
-
-def preprocess(part: Part, name: str, *, processes: int = 1, ranks: Ranks = ALONE) -> Inputs:
-    """What the digit door makes of each picture of a part.
-
-    Args:
-        part: The pictures.
-        name: What the progress bar calls them.
-        processes: How many work at once.
-        ranks: The processes that share the work; each is given all of it.
-    """
-    images = in_processes(
-        _prepared_chunk,
-        [part.images[start : start + CHUNK] for start in range(0, len(part), CHUNK)],
-        total=len(part),
-        processes=processes,
-        title=f"preparing {name}",
-        ranks=ranks,
-    )
-    return Inputs.of(list(images))
-
-
-def _prepared_chunk(images: NDArray[np.uint8] | NDArray[np.float32]) -> list[DigitImage]:
-    return [open_array(image) for image in images]
 
 
 def _take(part: Part, index: NDArray[np.int64]) -> Part:
@@ -280,10 +224,9 @@ def _permutation(n: int, *, stream: int) -> NDArray[np.int64]:
 
 @contextlib.contextmanager
 def _readable_root(data_dir: Path) -> Iterator[Path]:
-    """A torchvision root in which the archives can be unpacked.
+    """A torchvision root where torchvision can unpack the archives.
 
-    torchvision unpacks them beside themselves. Where that is not allowed (a folder mounted
-    read-only), it works on a temporary copy.
+    torchvision unpacks them in place. For a read-only folder this is a temporary copy.
     """
     archives = data_dir / "MNIST" / "raw"
     packed = sorted(archives.glob("*-ubyte.gz")) if archives.is_dir() else []
@@ -306,8 +249,8 @@ def _readable_root(data_dir: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _impatient_sockets() -> Iterator[None]:
-    """Give up on a mirror that does not answer; torchvision itself would wait for minutes."""
+def _socket_timeout() -> Iterator[None]:
+    """Bound the wait for a mirror that does not answer; torchvision would wait for minutes."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_MIRROR_TIMEOUT_S)
     try:
@@ -317,7 +260,7 @@ def _impatient_sockets() -> Iterator[None]:
 
 
 def _writable(folder: Path) -> bool:
-    # Asking the file system, since permission bits say nothing to root or about a read-only mount.
+    # Permission bits say nothing to root or about a read-only mount, so try.
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True
@@ -335,6 +278,6 @@ def _remove_new_empty_folders(root: Path, existing: set[Path]) -> None:
             folder.rmdir()
 
 
-def _brief(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text[:300] if text else type(error).__name__

@@ -1,27 +1,27 @@
-"""Work on many pictures in several processes, with a progress bar."""
+"""A parallel map over chunks of images, with a progress bar."""
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import TypeVar
 
 from tqdm import tqdm
 
-from training.distributed import ALONE, Ranks
+from training.distributed import SINGLE_PROCESS, World
 
-__all__ = ["CHUNK", "in_processes"]
+__all__ = ["CHUNK", "parallel_map"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 CHUNK = 250
-"""Pictures that a process should be given at a time."""
+"""Images in one task."""
 
-_WORTH_PROCESSES = 2000  # pictures; below, starting processes takes longer than they save
+_MIN_FOR_PROCESSES = 2000  # images; below, starting processes takes longer than it saves
 
 
-def in_processes(
+def parallel_map(
     work: Callable[[T], Sequence[R]],
     tasks: Sequence[T],
     *,
@@ -29,54 +29,49 @@ def in_processes(
     processes: int = 1,
     check_interrupted: Callable[[], None] = lambda: None,
     title: str,
-    ranks: Ranks = ALONE,
-) -> Iterator[R]:
-    """The results of all tasks, in their order.
+    world: World = SINGLE_PROCESS,
+) -> list[R]:
+    """The results of all tasks, in order.
 
     Args:
-        work: A function of a module, applied to every task; returns one result per picture.
-        tasks: Its arguments, each for some pictures.
-        total: How many pictures there are.
-        processes: How many work at once.
-        check_interrupted: Called now and then; may raise to end it.
-        title: What the progress bar says.
-        ranks: Processes, of several machines perhaps, that share the tasks out; each is given all
-            results.
+        work: A module's function that takes a task and returns one result per image.
+        tasks: The tasks, each for some images.
+        total: Number of images in all tasks.
+        processes: How many worker processes to use.
+        check_interrupted: Called after each task; may raise to stop.
+        title: Title of the progress bar.
+        world: The processes that share the tasks; each gets all results.
     """
-    own = tasks[ranks.rank :: ranks.count]
-    done = _work_off(work, own, processes if total > _WORTH_PROCESSES else 1)
-    silent = None if ranks.is_first else True
+    own = tasks[world.rank :: world.size]
+    done = _map(work, own, processes if total > _MIN_FOR_PROCESSES else 1)
+    silent = None if world.is_main else True
     with (
         closing(done),
-        tqdm(total=total, desc=title, unit="picture", disable=silent, leave=False) as bar,
+        tqdm(total=total, desc=title, unit="image", disable=silent, leave=False) as bar,
     ):
-        mine = []
+        own_results = []
         for results in done:
             check_interrupted()
-            bar.update(len(results) * ranks.count)
-            if ranks.count == 1:
-                yield from results
-            else:
-                mine.append(results)
-    if ranks.count > 1:
-        of_rank = ranks.gather(mine)
-        for i in range(len(tasks)):
-            yield from of_rank[i % ranks.count][i // ranks.count]
+            bar.update(len(results) * world.size)
+            own_results.append(results)
+    by_rank = world.all_gather(own_results)
+    return [
+        result for i in range(len(tasks)) for result in by_rank[i % world.size][i // world.size]
+    ]
 
 
-def _work_off(
+def _map(
     work: Callable[[T], Sequence[R]], tasks: Sequence[T], processes: int
 ) -> Generator[Sequence[R], None, None]:
-    """The results of each task, in their order."""
     if processes == 1:
         yield from map(work, tasks)
         return
     context = multiprocessing.get_context("spawn")
-    with context.Pool(processes, _ignore_interruptions) as pool:
+    with context.Pool(processes, _ignore_sigint) as pool:
         yield from pool.imap(work, tasks)
 
 
-def _ignore_interruptions() -> None:
-    """Leave Ctrl-C to the process that waits for this one, and end when that one says so."""
+def _ignore_sigint() -> None:
+    """Leave Ctrl-C to the parent, which then terminates this process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

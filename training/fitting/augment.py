@@ -1,4 +1,4 @@
-"""Small random distortions of a whole batch at once, so that they never starve training."""
+"""Data augmentation: small random distortions of a whole batch at once."""
 
 import math
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ _KNOTS = 5
 
 @dataclass(frozen=True)
 class Distortion:
-    """Random rotation, scale, shear and shift, uniform around none, and an elastic displacement.
+    """Random affine distortion with uniform parameters, and elastic deformation.
 
     Attributes:
-        rotation_deg: Largest rotation in degrees, either way.
-        scale: Largest relative change of size, for width and height apart.
+        rotation_deg: Largest rotation in degrees, in either direction.
+        scale: Largest relative change of width and, independently, of height.
         shear: Largest horizontal shear (shift in x per unit of y).
         shift_px: Largest shift in pixels, in x and y.
-        elastic_px: Standard deviation, in pixels, of the displacement of 5×5 points spread over
-            the picture, between which it is interpolated; 0 for none.
+        elastic_px: Standard deviation in pixels of the displacement at 5×5 points of the image,
+            interpolated between them; 0 for none.
 
     Source: Simard, Steinkraus and Platt (2003), "Best Practices for Convolutional Neural Networks
     Applied to Visual Document Analysis".
@@ -36,14 +36,14 @@ class Distortion:
     elastic_px: float = 0.0
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Distort every picture on its own.
+        """Distort each image independently.
 
         Args:
-            images: Pictures (B, 1, H, W).
-            generator: Source of randomness, on the pictures' device.
+            images: Images (B, 1, H, W).
+            generator: Source of randomness, on the images' device.
 
         Returns:
-            Pictures of the same shape; what moves in from outside is background (0).
+            Images of the same shape, padded with background (0).
         """
         batch, _, _, side = images.shape
 

@@ -1,4 +1,4 @@
-"""The state of an unfinished fit on disk, so that an interruption costs at most one epoch."""
+"""Saving and resuming an unfinished fit; an interruption costs at most one epoch."""
 
 import json
 from collections.abc import Mapping
@@ -9,27 +9,26 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from model.checkpoint import write_atomically
 from model.nn.network import BayesianCNN
+from model.system import write_atomically
 from training.fitting.trainer import EpochSummary, Fitter
 
 __all__ = ["UnfinishedRun", "UnfinishedRunError"]
 
 
 class UnfinishedRunError(Exception):
-    """The unfinished run on disk cannot be continued with these settings."""
+    """The unfinished run on disk cannot be resumed with these settings."""
 
 
 class UnfinishedRun:
-    """Where and under which settings an unfinished fit is kept.
+    """The saved state of an unfinished fit, beside its future checkpoint.
 
     Args:
-        output: The checkpoint being trained; the state lies beside it.
-        settings: Everything that must agree for the fit to go on, as plain JSON values.
+        output: Path of the future checkpoint.
+        settings: Settings that must be equal to resume the fit, as JSON values.
     """
 
     def __init__(self, output: Path, settings: Mapping[str, Any]) -> None:
-        """Name the file; nothing is read or written yet."""
         self.path = output.with_name(f"{output.stem}.unfinished.safetensors")
         self._settings = json.dumps(settings, sort_keys=True)
 
@@ -40,17 +39,17 @@ class UnfinishedRun:
         write_atomically(self.path, safetensors.torch.save(fitter.state(), metadata=metadata))
 
     def restore(self, fitter: Fitter[BayesianCNN]) -> list[EpochSummary]:
-        """Continue where the saved run stopped; at the beginning if there is none.
+        """Resume the saved fit, if there is one.
 
         Returns:
-            The summaries of the epochs already done.
+            The summaries of the completed epochs.
 
         Raises:
-            UnfinishedRunError: If the file is damaged or was made with other settings.
+            UnfinishedRunError: If the file is damaged or belongs to other settings.
         """
         if not self.path.exists():
             return []
-        discard = "Add --fresh to discard it and start anew."
+        discard = "Add --fresh to discard it and start again."
         try:
             data = self.path.read_bytes()
             size = int.from_bytes(data[:8], "little")
@@ -83,5 +82,5 @@ class UnfinishedRun:
         return history
 
     def discard(self) -> None:
-        """Remove the state, if there is one."""
+        """Delete the saved state, if there is one."""
         self.path.unlink(missing_ok=True)

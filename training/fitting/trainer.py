@@ -1,28 +1,28 @@
 r"""Fitting the posterior: stochastic variational inference with local reparameterisation.
 
-The objective, minimised with Adam, is the mean negative log-likelihood of a batch plus the KL
-divergence from the prior, counted once for the whole training set:
+Adam minimises the mean negative log-likelihood of a batch plus the KL divergence from the prior,
+counted once for the whole fit part:
 
 .. math:: L = -\frac{1}{|B|} \sum_{i \in B} \ln p(y_i | x_i, w) + \beta\, KL(q \| p) / N
 
 With β = 1 this is the negative ELBO per training image.
 
-A network with one more outcome, being no digit (`ModelConfig.not_a_digit`), is shown non-digits M
-beside each batch. The likelihood is then that of all outcomes, and a non-digit weighs a share τ of
-a digit, as if so many had come with each digit:
+A network with the outcome "not a digit" (`ModelConfig.not_a_digit`) is also fitted to outliers M
+beside each batch. The likelihood is then that of all outcomes, and the outliers have the weight τ,
+as if τ outliers came with each digit:
 
 .. math:: -\frac{1}{|B|} \sum_{i \in B} \ln p(y_i | x_i, w)
           - \frac{\tau}{|M|} \sum_{j \in M} \ln p(\text{no digit} | x_j, w)
 
-Non-digits say nothing about the classes given that it is a digit: what the networks say of those is
-not taught to be flat where they know nothing, so their disagreement stays what it is.
+Outliers do not enter the likelihood of the classes given a digit. So they do not flatten it, and
+the disagreement between draws far from the data remains.
 
-Most non-digits are soon told with ease and teach nothing more. So a share of them is drawn in
-proportion to their negative log-likelihood when last shown, which costs no further computation.
+Most outliers soon become easy and teach nothing more. So a share of them is drawn in proportion to
+their last negative log-likelihood, which needs no further computation.
 
-Source of that: Loshchilov and Hutter (2016), "Online Batch Selection for Faster Training of Neural
-Networks"; for non-members, Chen et al. (2021), "ATOM: Robustifying Out-of-Distribution Detection
-Using Outlier Mining".
+Source of the sampling: Loshchilov and Hutter (2016), "Online Batch Selection for Faster Training of
+Neural Networks"; for outliers, Chen et al. (2021), "ATOM: Robustifying Out-of-Distribution
+Detection Using Outlier Mining".
 """
 
 import math
@@ -38,7 +38,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from model.architecture import ModelConfig
 from model.nn.network import BayesianCNN
-from training.distributed import ALONE, Ranks
+from training.distributed import SINGLE_PROCESS, World
 from training.fitting.augment import Distortion
 from training.fitting.objective import Fittable, Objective, Terms
 
@@ -47,36 +47,35 @@ __all__ = [
     "FitConfig",
     "Fitter",
     "Step",
-    "at_expected_odds",
+    "correct_prior_shift",
     "learning_rate_factor",
     "new_network",
 ]
 
-_EASIEST = 0.01  # nats; keeps what is told with ease from never being shown again
+_MIN_HARDNESS = 0.01  # nats; so that an easy outlier can still be drawn
 
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Everything that decides a fit besides the data and the architecture.
+    """Settings of a fit. The field names are part of the checkpoint format.
 
     Attributes:
         epochs: Passes over the fit part.
         batch_size: Images per step.
         learning_rate: Adam's largest step size, reached after `warmup_epochs`.
         beta: Weight β of the KL term; 1 is the ELBO, less gives a colder posterior.
-        warmup_epochs: Epochs over which the step size rises linearly before its cosine decay to 0.
-        initial_scale: Standard deviation of every posterior at the start.
+        warmup_epochs: Epochs of linear warmup before the cosine decay to 0.
+        initial_scale: Initial standard deviation of every posterior.
         seed: Seed of initial means, order, augmentation and noise.
-        augmentation: The random distortions, or None for none.
-        imitated: Share of the pictures that are shown as imitations (`training.synthesis.rendering`) in each
-            epoch, in [0, 1].
-        non_digits: How many non-digits (`training.synthesis.outliers`) are shown beside each batch.
-        non_digit_weight: τ, how many non-digits are to count for each digit.
-        expected_non_digits: How many non-digits come with each digit where the model is used; after
-            the fit the odds of the outcome are moved there from τ (`at_expected_odds`). None
-            leaves them.
-        hard_share: Share of the non-digits that is drawn by how badly they were told when last
-            shown, in [0, 1]; the others are drawn with equal chance.
+        augmentation: The random distortions; None for none.
+        imitated: Share of the images replaced by their renderings (`training.synthesis.rendering`)
+            in each epoch, in [0, 1].
+        non_digits: Number of outliers (`training.synthesis.outliers`) beside each batch.
+        non_digit_weight: τ, the weight of the outliers, in outliers for each digit.
+        expected_non_digits: Outliers expected for each digit in use; after the fit,
+            `correct_prior_shift` moves the odds there from τ. None leaves them.
+        hard_share: Share of the outliers drawn by their last negative log-likelihood, in [0, 1];
+            the others are drawn uniformly.
     """
 
     epochs: int
@@ -95,7 +94,7 @@ class FitConfig:
 
 
 class Step(NamedTuple):
-    """One step, in nats: NLL of the classes, KL of all weights, NLL of digit or not."""
+    """Terms of one step in nats: NLL of the classes, KL of all weights, NLL of digit or not."""
 
     nll: float
     kl: float
@@ -104,11 +103,14 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class EpochSummary:
-    """Means over one epoch, in nats; `kl` is the sum over all weights before its last step.
+    """Means over one epoch, in nats. The field names are part of the checkpoint format.
 
-    `nll` is that of the class given that it is a digit, `not_a_digit_nll` what telling digits from
-    others adds, 0 if there is no outcome for it. `negative_elbo` is per image with β = 1, whatever
-    β the fit used.
+    Attributes:
+        epoch: Number of the epoch, from 1.
+        nll: Negative log-likelihood of the class given a digit.
+        kl: Sum over all weights before the last step.
+        negative_elbo: Per image with β = 1, whatever β the fit uses.
+        not_a_digit_nll: Negative log-likelihood of digit or not; 0 without that outcome.
     """
 
     epoch: int
@@ -119,11 +121,11 @@ class EpochSummary:
 
 
 def learning_rate_factor(progress: float, warmup: float) -> float:
-    """Linear rise over the first `warmup` share of the steps, then half a cosine down to 0.
+    """Learning rate schedule: linear warmup, then cosine decay to 0.
 
     Args:
         progress: Share of all steps done, in [0, 1].
-        warmup: Share of all steps spent rising, in [0, 1).
+        warmup: Share of warmup steps, in [0, 1).
 
     Returns:
         The factor of the largest learning rate, in [0, 1].
@@ -137,23 +139,26 @@ N = TypeVar("N", bound=Fittable)
 
 
 class Fitter(Generic[N]):
-    """A fit in progress: the network, Adam's moments, the random state and the epoch count.
+    """A fit in progress: network, optimizer, random state and epoch count.
 
-    Its whole state is a flat mapping of tensors (`state`), so an interrupted fit continues
-    exactly as if it had not been interrupted.
+    `state` returns all of it as tensors, so that an interrupted fit resumes exactly.
 
     Args:
-        network: What to fit, on the device where to compute.
-        config: How to fit.
+        network: The network, on its device.
+        config: Settings of the fit.
         images: The fit part (N, 1, H, W), float in [0, 1].
         labels: Its classes (N,), int64.
-        device: Where to compute.
-        imitations: An imitation of each image (N, 1, 28, 28); needed if any are to be shown. They
-            are an augmentation, no further data: N stays the number of images.
-        non_digits: Pictures of no class (M, 1, 28, 28), float in [0, 1]; needed if the network has
-            an outcome for them. They do not count in N.
-        ranks: The processes that fit together. All are given the same of everything above, and
-            each computes its part of every batch.
+        device: The device of the fit.
+        renderings: A rendering of each image (N, 1, 28, 28), needed if `config.imitated` is not 0.
+            They are an augmentation: N stays the number of images.
+        outliers: Images of no class (M, 1, 28, 28), float in [0, 1], needed if the network has that
+            outcome. They do not count in N.
+        world: The processes that fit together. All get equal arguments, and each computes its
+            shard of every batch.
+
+    Raises:
+        ValueError: If renderings or outliers are needed and missing, or if some batch has fewer
+            images than there are ranks.
     """
 
     def __init__(
@@ -164,51 +169,44 @@ class Fitter(Generic[N]):
         labels: Tensor,
         device: torch.device,
         *,
-        imitations: Tensor | None = None,
-        non_digits: Tensor | None = None,
-        ranks: Ranks = ALONE,
+        renderings: Tensor | None = None,
+        outliers: Tensor | None = None,
+        world: World = SINGLE_PROCESS,
     ) -> None:
-        """Make a fit at epoch 0; see the class.
-
-        Raises:
-            ValueError: If imitations are to be shown and are not given for every image, if the
-                network is to know non-digits and none are given or to be shown, or if there are
-                batches too small to give every rank a picture.
-        """
-        knows = network.config.not_a_digit
-        if knows and (non_digits is None or not config.non_digits):
-            raise ValueError("a network that is to know what is not a digit must be shown some")
-        if config.imitated and (imitations is None or imitations.shape != images.shape):
-            raise ValueError("an imitation of each image is needed to show imitated ones")
+        has_outliers = network.config.not_a_digit
+        if has_outliers and (outliers is None or not config.non_digits):
+            raise ValueError('the outcome "not a digit" needs outliers to be fitted')
+        if config.imitated and (renderings is None or renderings.shape != images.shape):
+            raise ValueError("a rendering of each image is needed")
         smallest = (len(labels) - 1) % config.batch_size + 1
-        if ranks.count > min(smallest, config.non_digits if knows else smallest):
+        if world.size > min(smallest, config.non_digits if has_outliers else smallest):
             raise ValueError(
-                f"{ranks.count} ranks are too many for the last batch of {smallest} pictures"
-                + (f" with {config.non_digits} non-digits beside it" if knows else "")
+                f"{world.size} ranks are too many for the last batch of {smallest} images"
+                + (f" with {config.non_digits} outliers beside it" if has_outliers else "")
             )
         self.network = network
         self.config = config
-        self.ranks = ranks
+        self.world = world
         self.epoch = 0
         self._images, self._labels = images.to(device), labels.to(device)
-        self._imitations = imitations.to(device) if imitations is not None else None
-        self._non_digits = non_digits.to(device) if knows and non_digits is not None else None
-        # Until a non-digit has been shown it counts as one of which nothing is known.
+        self._renderings = renderings.to(device) if renderings is not None else None
+        self._outliers = outliers.to(device) if has_outliers and outliers is not None else None
+        # The hardness of an outlier that has not been drawn is the NLL of a uniform prediction.
         self._hardness = torch.full(
-            (0 if self._non_digits is None else len(self._non_digits),),
+            (0 if self._outliers is None else len(self._outliers),),
             math.log(network.config.n_outputs),
             device=device,
         )
-        # What all ranks decide alike, and what each decides for its own pictures.
+        # One generator for what all ranks decide alike, one for each rank's own images.
         self._generator = torch.Generator(device).manual_seed(config.seed)
-        self._own = self._generator if ranks.count == 1 else torch.Generator(device)
+        self._own = self._generator if world.size == 1 else torch.Generator(device)
         self._objective: Objective | DistributedDataParallel = Objective(
             network,
             beta=config.beta,
-            non_digit_weight=config.non_digit_weight,
+            outlier_weight=config.non_digit_weight,
             n_train=len(labels),
         )
-        if ranks.count > 1:
+        if world.size > 1:
             self._objective = DistributedDataParallel(
                 self._objective, device_ids=[device] if device.type == "cuda" else None
             )
@@ -229,33 +227,34 @@ class Fitter(Generic[N]):
         return math.ceil(self.n_train / self.config.batch_size)
 
     def run_epoch(self) -> Iterator[Step]:
-        """Run one epoch, yielding its figures after every step.
+        """Run one epoch, yielding the terms of every step.
 
-        The epoch counts as done, and `state` may be saved, once the iterator is exhausted.
+        The epoch is complete, and `state` may be saved, once the iterator is exhausted.
         """
         warmup = min(0.5, self.config.warmup_epochs / self.config.epochs)
         if self._own is not self._generator:
-            # Anew in each epoch, so that a saved state need not hold the generators of all ranks.
-            self._own.manual_seed(self.ranks.seed(self.config.seed, self.epoch))
+            # Seeded anew in each epoch, so that `state` need not hold all ranks' generators.
+            self._own.manual_seed(self.world.seed(self.config.seed, self.epoch))
         order = torch.randperm(self.n_train, generator=self._generator, device=self._images.device)
         total_steps = self.config.epochs * self.steps_per_epoch
         for i, batch in enumerate(torch.split(order, self.config.batch_size)):
             done = (self.epoch * self.steps_per_epoch + i + 1) / (total_steps + 1)
             for group in self._optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * learning_rate_factor(done, warmup)
-            shown, own = self._shown(batch), self.ranks.part(batch)
-            yield self._step(shown, self._labels[own], self._chosen(), n_digits=len(batch))
+            images, own = self._batch_images(batch), self.world.shard(batch)
+            yield self._step(images, self._labels[own], self._draw_outliers(), n_digits=len(batch))
         self.epoch += 1
 
     def summarise(self, steps: list[Step]) -> EpochSummary:
-        """Condense the steps of the epoch just finished, over all ranks."""
-        mean_steps = self.ranks.mean(steps)
-        nll, _, other = (float(mean) for mean in np.mean(mean_steps, axis=0))
+        """Summarise the steps of the epoch just completed, over all ranks."""
+        mean_steps = self.world.mean(steps)
+        nll, _, not_a_digit_nll = (float(mean) for mean in np.mean(mean_steps, axis=0))
         kl = steps[-1].kl
-        return EpochSummary(self.epoch, nll, kl, nll + other + kl / self.n_train, other)
+        elbo = nll + not_a_digit_nll + kl / self.n_train
+        return EpochSummary(self.epoch, nll, kl, elbo, not_a_digit_nll)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that a later `restore` needs, as CPU tensors by name."""
+        """The whole state for `restore`, as CPU tensors by name."""
         tensors = {
             "epoch": torch.tensor(self.epoch),
             "generator": self._generator.get_state(),
@@ -269,7 +268,7 @@ class Fitter(Generic[N]):
         return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` returned.
+        """Resume from a `state`.
 
         Raises:
             KeyError: If a tensor is missing.
@@ -292,34 +291,32 @@ class Fitter(Generic[N]):
             }
         if state["hardness"].shape != self._hardness.shape:
             raise ValueError(
-                f"the state knows {len(state['hardness'])} non-digits, there are "
-                f"{len(self._hardness)}"
+                f"the state has {len(state['hardness'])} outliers, expected {len(self._hardness)}"
             )
         self._hardness = state["hardness"].to(self._hardness.device, copy=True)
         self._generator.set_state(state["generator"])
         self.epoch = int(state["epoch"])
 
-    def _shown(self, batch: Tensor) -> Tensor:
-        """This rank's images of a batch, some of them as their imitations."""
-        own = self.ranks.part(batch)
+    def _batch_images(self, batch: Tensor) -> Tensor:
+        """This rank's images of a batch, a random share of them replaced by renderings."""
+        own = self.world.shard(batch)
         images = self._images[own]
-        if not self.config.imitated or self._imitations is None:
+        if not self.config.imitated or self._renderings is None:
             return images
         chance = torch.rand(len(batch), generator=self._generator, device=images.device)
-        imitated = (self.ranks.part(chance) < self.config.imitated)[:, None, None, None]
-        return torch.where(imitated, self._imitations[own], images)
+        rendered = (self.world.shard(chance) < self.config.imitated)[:, None, None, None]
+        return torch.where(rendered, self._renderings[own], images)
 
-    def _chosen(self) -> Tensor | None:
-        """Which non-digits this rank is to show beside a batch, the hard ones first."""
-        if self._non_digits is None:
+    def _draw_outliers(self) -> Tensor | None:
+        """Indices of this rank's outliers for a batch, hard ones first."""
+        if self._outliers is None:
             return None
-        n_all = round(self.config.hard_share * self.config.non_digits)
-        n_hard = self.ranks.share(n_all)
+        n_hard = self.world.shard_size(round(self.config.hard_share * self.config.non_digits))
         chosen = torch.randint(
-            len(self._non_digits),
-            (self.ranks.share(self.config.non_digits) - n_hard,),
+            len(self._outliers),
+            (self.world.shard_size(self.config.non_digits) - n_hard,),
             generator=self._own,
-            device=self._non_digits.device,
+            device=self._outliers.device,
         )
         if n_hard:
             hard = torch.multinomial(self._hardness, n_hard, generator=self._own)
@@ -330,80 +327,78 @@ class Fitter(Generic[N]):
         self,
         images: Tensor,
         labels: Tensor,
-        chosen: Tensor | None = None,
+        outliers: Tensor | None = None,
         *,
         n_digits: int | None = None,
     ) -> Step:
-        """One step with this rank's digits and non-digits.
+        """Run one step on this rank's digits and outliers.
 
         Args:
             images: The digits (B, 1, H, W).
             labels: Their classes (B,).
-            chosen: Which non-digits to show (M,).
-            n_digits: |B|, how many digits all ranks show; as many as this one if None.
+            outliers: Indices of the outliers (M,).
+            n_digits: |B|, the number of digits on all ranks; as many as here if None.
         """
-        shown = images
-        if chosen is not None and self._non_digits is not None:
-            shown = torch.cat([images, self._non_digits[chosen]])
+        if outliers is not None and self._outliers is not None:
+            images = torch.cat([images, self._outliers[outliers]])
         if self.config.augmentation is not None:
-            shown = self.config.augmentation(shown, self._own)
-        n_non_digits = 0 if chosen is None else len(chosen)
+            images = self.config.augmentation(images, self._own)
+        n_outliers = 0 if outliers is None else len(outliers)
         terms: Terms = self._objective(
-            shown,
+            images,
             labels,
             self._own,
-            self.ranks.weight(len(labels), n_digits or len(labels)),
-            self.ranks.weight(n_non_digits, self.config.non_digits),
+            self.world.mean_weight(len(labels), n_digits or len(labels)),
+            self.world.mean_weight(n_outliers, self.config.non_digits),
         )
         self._optimizer.zero_grad(set_to_none=True)
         terms.loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self._optimizer.step()
-        if chosen is not None:
-            self._note_hardness(chosen, terms.each_non_digit)
+        if outliers is not None:
+            self._update_hardness(outliers, terms.outlier_nll)
         return Step(terms.nll.item(), terms.kl.item(), terms.not_a_digit_nll.item())
 
-    def _note_hardness(self, chosen: Tensor, each: Tensor) -> None:
-        """Keep, on every rank, how badly the non-digits of all ranks were told."""
-        # Indices are exact as floating point numbers of double precision.
-        rows = torch.stack([chosen.double(), each.clamp_min(_EASIEST).double()], dim=1)
-        rows = self.ranks.gather_rows(rows, self.config.non_digits)
+    def _update_hardness(self, outliers: Tensor, nll: Tensor) -> None:
+        """Record, on every rank, the NLL of the outliers of all ranks."""
+        # float64 represents the indices exactly.
+        rows = torch.stack([outliers.double(), nll.clamp_min(_MIN_HARDNESS).double()], dim=1)
+        rows = self.world.all_gather_rows(rows, self.config.non_digits)
         self._hardness[rows[:, 0].long()] = rows[:, 1].float()
 
 
-def at_expected_odds(
+def correct_prior_shift(
     weights: Mapping[str, NDArray[np.float32]], model_config: ModelConfig, config: FitConfig
 ) -> dict[str, NDArray[np.float32]]:
-    """Weights whose odds of being no digit are those of the use instead of those of the fit.
+    """Move the prior odds of "not a digit" from those of the fit to those of the use.
 
-    How rare non-digits are where the model is used is one thing, how many are needed to learn them
-    another. By Bayes' rule a change of the share multiplies the odds of every picture by the same
-    factor: it adds its logarithm to the outcome's bias. The odds between digits do not change.
+    By Bayes' rule another share of outliers multiplies every image's odds by one factor. So its
+    logarithm is added to the outcome's bias. The odds between digits do not change.
 
     Args:
-        weights: By the names of `ModelConfig.parameter_shapes`; means, if they are a posterior's.
+        weights: By the names of `ModelConfig.parameter_shapes`; the means of a posterior.
         model_config: Their architecture.
-        config: How they were fitted.
+        config: The settings of their fit.
 
     Source: Saerens, Latinne and Decaestecker (2002), "Adjusting the Outputs of a Classifier to New
     a Priori Probabilities".
     """
     moved = dict(weights)
     if model_config.not_a_digit and config.expected_non_digits is not None:
-        last = list(model_config.parameter_shapes())[-1]  # the bias of the outputs
-        moved[last] = moved[last].copy()
-        moved[last][-1] += math.log(config.expected_non_digits / config.non_digit_weight)
+        output_bias = list(model_config.parameter_shapes())[-1]
+        moved[output_bias] = moved[output_bias].copy()
+        moved[output_bias][-1] += math.log(config.expected_non_digits / config.non_digit_weight)
     return moved
 
 
 def new_network(
     model_config: ModelConfig, config: FitConfig, device: torch.device | None = None
 ) -> BayesianCNN:
-    """The network that a fit starts from.
+    """The initial network of a fit.
 
     Args:
         model_config: Architecture and prior.
-        config: The fit, for its seed and the scale at its start.
-        device: Where it is to be; the CPU if None. Its initial means are the same everywhere.
+        config: Settings of the fit: its seed and initial scale.
+        device: The network's device; the CPU if None. The initial means do not depend on it.
     """
     return BayesianCNN(
         model_config,

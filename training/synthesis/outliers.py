@@ -1,18 +1,14 @@
-"""Pictures that are no digits, made from chance and from pieces of MNIST-like digits.
+"""Synthetic outliers: images that are not digits, for outlier exposure.
 
-The network is fitted to tell them from digits (`ModelConfig.not_a_digit`), so that it can say
-of a thing it was never meant for that it is none. There are no letters, no fonts and no pictures of
-anybody's among them: strokes, scribbles, shapes and textures drawn at random, and digits mirrored,
-turned, cut, mixed and crossed out.
+A network with the outcome "not a digit" (`ModelConfig.not_a_digit`) is fitted to tell them from
+digits. They are random strokes, scribbles, shapes and textures, and digits that are mirrored,
+rotated, cut, mixed or crossed out. They contain no letters, no fonts and no existing images.
 
-Source of the idea: Hendrycks, Mazeika and Dietterich (2019), "Deep Anomaly Detection with Outlier
-Exposure".
+Source: Hendrycks, Mazeika and Dietterich (2019), "Deep Anomaly Detection with Outlier Exposure".
 """
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,97 +16,82 @@ from PIL import Image, ImageDraw, ImageFilter
 from scipy.ndimage import gaussian_filter
 
 from model.preprocessing.normalize import DigitImage, open_array
-from training.data.datasets import Inputs
-from training.data.parallel import CHUNK, in_processes
-from training.distributed import ALONE, Ranks
+from training.data.parallel import CHUNK, parallel_map
+from training.data.preprocess import Inputs
+from training.distributed import SINGLE_PROCESS, World
 
-__all__ = ["FAMILIES", "Family", "NonDigits", "draw_nondigit", "nondigit_inputs"]
+__all__ = ["FAMILIES", "draw_outlier", "outlier_inputs"]
 
-Family = str
-_Ink = NDArray[np.uint8]
-_Digits = NDArray[np.uint8]
+_Pixels = NDArray[np.uint8]
+_Labels = NDArray[np.int64]
 _Points = NDArray[np.float64]
 
-_ALIKE = 0.89  # correlation with a digit from which a picture is taken for one
-_N_COMPARED = 20_000  # digits it is compared with
-_SERIF = 0.6  # chance of a serif at a tip
-_SIDE = 96  # side of the sheet that strokes and shapes are drawn on
+_MAX_CORRELATION = 0.89  # an outlier that correlates more with a digit may be one
+_N_COMPARED = 20_000  # digits that each outlier is compared with
+_SERIF = 0.6  # probability of a serif at a stroke's end
+_SIDE = 96  # side in pixels of the sheet for strokes and shapes
 _MIDDLE = _SIDE / 2
 
 
-@dataclass(frozen=True, eq=False)
-class NonDigits:
-    """Pictures that are no digits, as the network is shown them.
-
-    Attributes:
-        inputs: What the digit door makes of them; none of them blank.
-        family: Index into `FAMILIES` of each (N,).
-    """
-
-    inputs: Inputs
-    family: NDArray[np.int64]
-
-
-def nondigit_inputs(
-    digits: NDArray[np.uint8],
-    labels: NDArray[np.int64],
+def outlier_inputs(
+    digits: _Pixels,
+    labels: _Labels,
     n: int,
     *,
     seed: int,
     processes: int = 1,
     check_interrupted: Callable[[], None] = lambda: None,
-    name: str = "pictures",
-    ranks: Ranks = ALONE,
-) -> NonDigits:
-    """Draw `n` pictures, of all families in turn, and keep those that came out as no digit.
+    name: str = "images",
+    world: World = SINGLE_PROCESS,
+) -> Inputs:
+    """Draw `n` outliers, of all families in turn, preprocess them, and drop the unusable ones.
 
-    About three in ten are dropped: blank ones, and those that chance has made look like one of the
-    digits (a lone bar is a 1).
+    About three in ten are dropped: blank ones, and those that happen to resemble one of the digits,
+    as a single bar resembles a 1.
 
     Args:
         digits: Digits (N, 28, 28) to take pieces from and to compare with.
-        labels: Which digits they are (N,).
+        labels: Their classes (N,).
         n: How many to draw.
         seed: Seed of everything; nothing else decides the result.
-        processes: How many work at once.
-        check_interrupted: Called now and then; may raise to end it.
-        name: What the progress bar calls them.
-        ranks: The processes that share the work; each is given all of it.
+        processes: How many worker processes to use.
+        check_interrupted: Called after each chunk; may raise to stop.
+        name: Name of the digits on the progress bar.
+        world: The processes that share the work; each gets all results.
     """
     tasks = []
     for start in range(0, n, CHUNK):
-        some = np.random.Generator(np.random.Philox(key=np.array([seed, n + start], np.uint64)))
-        pieces = some.integers(len(digits), size=2 * CHUNK)
+        rng = np.random.Generator(np.random.Philox(key=np.array([seed, n + start], np.uint64)))
+        pieces = rng.integers(len(digits), size=2 * CHUNK)
         tasks.append((digits[pieces], labels[pieces], seed, start, min(start + CHUNK, n)))
-    images = in_processes(
-        _drawn_chunk,
+    images = parallel_map(
+        _draw_chunk,
         tasks,
         total=n,
         processes=processes,
         check_interrupted=check_interrupted,
-        title=f"drawing what is no digit for {name}",
-        ranks=ranks,
+        title=f"drawing outliers for {name}",
+        world=world,
     )
-    inputs = Inputs.of(list(images))
-    family = np.arange(n) % len(FAMILIES)
-    kept = _likeness_to_any(inputs.pixels, digits[:_N_COMPARED]) < _ALIKE
+    inputs = Inputs.of(images)
+    kept = _max_correlation(inputs.pixels, digits[:_N_COMPARED]) < _MAX_CORRELATION
     kept &= inputs.pixels.any(axis=(1, 2))
-    return NonDigits(Inputs(inputs.pixels[kept], inputs.flagged[kept]), family[kept])
+    return Inputs(inputs.pixels[kept], inputs.flagged[kept])
 
 
-def draw_nondigit(
-    family: Family, digits: NDArray[np.uint8], labels: NDArray[np.int64], rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    """Draw one picture that is no digit.
+def draw_outlier(
+    family: str, digits: _Pixels, labels: _Labels, rng: np.random.Generator
+) -> _Pixels:
+    """Draw one image that is not a digit.
 
     Args:
         family: One of `FAMILIES`.
-        digits: Digits (N, 28, 28) to take pieces from, ink high on 0.
-        labels: Which digits they are (N,), 0 to 9.
+        digits: Digits (N, 28, 28) to take pieces from, their background 0.
+        labels: Their classes (N,), 0 to 9.
         rng: Source of all randomness.
 
     Returns:
-        uint8 (H, W), ink high on 0, of 28 to 96 pixels a side.
+        uint8 (H, W), its background 0, with sides of 28 to 96 pixels.
 
     Raises:
         ValueError: If the family is unknown.
@@ -122,32 +103,30 @@ def draw_nondigit(
     raise ValueError(f"unknown family {family!r}; known are {', '.join(FAMILIES)}")
 
 
-def _drawn_chunk(
-    task: tuple[_Digits, NDArray[np.int64], int, int, int],
-) -> list[DigitImage]:
+def _draw_chunk(task: tuple[_Pixels, _Labels, int, int, int]) -> list[DigitImage]:
     digits, labels, seed, start, end = task
     images = []
     for i in range(start, end):
         rng = np.random.Generator(np.random.Philox(key=np.array([seed, i], np.uint64)))
         family = FAMILIES[i % len(FAMILIES)]
-        images.append(open_array(draw_nondigit(family, digits, labels, rng)))
+        images.append(open_array(draw_outlier(family, digits, labels, rng)))
     return images
 
 
-def _likeness_to_any(pictures: _Digits, digits: _Digits) -> NDArray[np.float32]:
-    """Correlation of each picture, blurred, with the digit that it is most like (N,)."""
+def _max_correlation(images: _Pixels, digits: _Pixels) -> NDArray[np.float32]:
+    """Correlation of each blurred image with the digit that it resembles most (N,)."""
     known = _blurred(digits).T
     parts = [
-        (_blurred(pictures[start : start + CHUNK]) @ known).max(axis=1)
-        for start in range(0, len(pictures), CHUNK)
+        (_blurred(images[start : start + CHUNK]) @ known).max(axis=1)
+        for start in range(0, len(images), CHUNK)
     ]
     return np.concatenate(parts)
 
 
-def _blurred(pictures: _Digits) -> NDArray[np.float32]:
-    """Pictures at half their size as vectors (N, 196) of mean 0 and length 1."""
-    soft = gaussian_filter(pictures.astype(np.float32), (0, 1, 1))
-    small = soft.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(len(pictures), -1)
+def _blurred(images: _Pixels) -> NDArray[np.float32]:
+    """Images at half their size as vectors (N, 196) of mean 0 and length 1."""
+    soft = gaussian_filter(images.astype(np.float32), (0, 1, 1))
+    small = soft.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(len(images), -1)
     small -= small.mean(axis=1, keepdims=True)
     result: NDArray[np.float32] = small / np.maximum(
         np.linalg.norm(small, axis=1, keepdims=True), 1e-6
@@ -155,8 +134,8 @@ def _blurred(pictures: _Digits) -> NDArray[np.float32]:
     return result
 
 
-def _glyph(rng: np.random.Generator) -> _Ink:
-    """A sign as an alphabet nobody knows might have it: bars and bows between points of a grid."""
+def _glyph(rng: np.random.Generator) -> _Pixels:
+    """A letter of an invented alphabet: bars and arcs between the points of a grid."""
     columns, rows = int(rng.integers(2, 4)), int(rng.integers(2, 5))
     width, height = rng.uniform(26, 70), rng.uniform(50, 76)
     x, y = np.meshgrid(np.linspace(-0.5, 0.5, columns), np.linspace(-0.5, 0.5, rows))
@@ -187,11 +166,13 @@ def _glyph(rng: np.random.Generator) -> _Ink:
                 if rng.random() < _SERIF
             ]
         strokes += serifs
-    return _penned(strokes, pen, rng, contrast=rng.choice([0.0, 0.5]), round_pen=rng.random() < 0.5)
+    return _draw_strokes(
+        strokes, pen, rng, contrast=rng.choice([0.0, 0.5]), round_pen=rng.random() < 0.5
+    )
 
 
-def _script(rng: np.random.Generator) -> _Ink:
-    """Several bent strokes of a pen or a brush, side by side or across each other."""
+def _script(rng: np.random.Generator) -> _Pixels:
+    """Several curved strokes of a pen or a brush, side by side or crossing."""
     pen = float(rng.uniform(2.5, 12))
     strokes = []
     for _ in range(int(rng.integers(2, 7))):
@@ -201,10 +182,10 @@ def _script(rng: np.random.Generator) -> _Ink:
         along = np.array([math.cos(direction), math.sin(direction)])
         knots = [centre + along * length * (t - 0.5) for t in (0, 1 / 3, 2 / 3, 1)]
         strokes.append(_spline(np.array(knots) + rng.normal(0, rng.uniform(1, 16), (4, 2))))
-    return _penned(strokes, pen, rng, contrast=float(rng.uniform(0, 0.7)))
+    return _draw_strokes(strokes, pen, rng, contrast=float(rng.uniform(0, 0.7)))
 
 
-def _stroke(rng: np.random.Generator) -> _Ink:
+def _stroke(rng: np.random.Generator) -> _Pixels:
     """One or two long smooth strokes with bends and loops."""
     strokes = []
     for _ in range(int(rng.integers(1, 3))):
@@ -212,30 +193,32 @@ def _stroke(rng: np.random.Generator) -> _Ink:
         knots -= (knots.max(axis=0) + knots.min(axis=0)) / 2
         knots *= rng.uniform(24, 38) / max(float(np.abs(knots).max()), 1.0)
         strokes.append(_spline(knots + rng.uniform(-8, 8, 2)))
-    return _penned(strokes, float(rng.uniform(3, 13)), rng, contrast=float(rng.uniform(0, 0.6)))
+    return _draw_strokes(
+        strokes, float(rng.uniform(3, 13)), rng, contrast=float(rng.uniform(0, 0.6))
+    )
 
 
-def _scribble(rng: np.random.Generator) -> _Ink:
-    """One long line back and forth or round and round."""
+def _scribble(rng: np.random.Generator) -> _Pixels:
+    """One long line: random, a zigzag or a spiral."""
     n = int(rng.integers(6, 16))
     which = rng.random()
     if which < 0.5:
         knots = rng.uniform(-36, 36, (n, 2))
-    elif which < 0.75:  # to and fro
+    elif which < 0.75:
         across = np.where(np.arange(n) % 2, 1, -1) * rng.uniform(12, 36)
         knots = np.stack([across, np.linspace(-34, 34, n)], axis=1) + rng.normal(0, 4, (n, 2))
         knots = knots @ _rotation(rng.uniform(0, 2 * math.pi))
-    else:  # a spiral
+    else:
         turns = rng.uniform(1.6, 4) * 2 * math.pi
         t = np.linspace(0, 1, 8 * n)
         radius = 6 + 30 * t
         knots = np.stack([radius * np.cos(turns * t), radius * np.sin(turns * t)], axis=1)
     line = _spline(knots) if rng.random() < 0.6 else knots
-    return _penned([line], float(rng.uniform(2, 8)), rng)
+    return _draw_strokes([line], float(rng.uniform(2, 8)), rng)
 
 
-def _polygon(rng: np.random.Generator) -> _Ink:
-    """Figures and silhouettes: triangles, stars, boxes, ovals, one or several, full or outlined."""
+def _polygon(rng: np.random.Generator) -> _Pixels:
+    """One to four polygons, filled or outlined."""
     sheet = Image.new("L", (_SIDE, _SIDE), 0)
     pen = ImageDraw.Draw(sheet)
     symmetric = rng.random() < 0.4
@@ -252,23 +235,23 @@ def _polygon(rng: np.random.Generator) -> _Ink:
             pen.line([*corners, corners[0]], fill=light, width=int(rng.integers(2, 9)))
         else:
             pen.polygon(corners, fill=light)
-    ink = np.asarray(sheet)
+    pixels = np.asarray(sheet)
     if symmetric:
-        ink = np.maximum(ink, ink[:, ::-1])
+        pixels = np.maximum(pixels, pixels[:, ::-1])
     if rng.random() < 0.4:
-        ink = (ink * (1 - rng.uniform(0.2, 0.9) * _field(rng))).astype(np.uint8)
-    return ink if ink.any() else _glyph(rng)
+        pixels = (pixels * (1 - rng.uniform(0.2, 0.9) * _field(rng))).astype(np.uint8)
+    return pixels if pixels.any() else _glyph(rng)
 
 
-def _texture(rng: np.random.Generator) -> _Ink:
-    """Noise fine and coarse, clouds, blots, stripes and boards."""
+def _texture(rng: np.random.Generator) -> _Pixels:
+    """Noise, clouds, blots, stripes, checks or a gradient."""
     which = rng.integers(5)
     y, x = np.mgrid[0:_SIDE, 0:_SIDE] - _MIDDLE
     angle, period = rng.uniform(0, math.pi), rng.uniform(6, 40)
     across = (math.cos(angle) * x + math.sin(angle) * y) / period
     if which == 0:
         field = _field(rng)
-    elif which == 1:  # blots
+    elif which == 1:
         field = (_field(rng) > rng.uniform(0.4, 0.7)).astype(np.float64)
     elif which == 2:
         field = 0.5 + 0.5 * np.sin(2 * math.pi * across + rng.uniform(0, 6))
@@ -282,50 +265,50 @@ def _texture(rng: np.random.Generator) -> _Ink:
         grain = int(rng.choice([1, 2, 4, 8]))
         noise = rng.random((_SIDE // grain, _SIDE // grain)) ** rng.uniform(0.5, 6)
         field = noise.repeat(grain, axis=0).repeat(grain, axis=1)
-    else:  # light falling off
+    else:
         field = np.clip(0.5 + across * rng.uniform(0.1, 1), 0, 1)
-    if rng.random() < 0.6:  # in a figure instead of everywhere
+    if rng.random() < 0.6:  # inside a polygon only
         field = field * (_polygon(rng) > 0)
-    ink = (np.asarray(field, np.float64) * rng.uniform(120, 255)).astype(np.uint8)
-    return ink if ink.any() else _glyph(rng)
+    pixels = (np.asarray(field, np.float64) * rng.uniform(120, 255)).astype(np.uint8)
+    return pixels if pixels.any() else _glyph(rng)
 
 
-def _turned(digits: _Digits, labels: NDArray[np.int64], rng: np.random.Generator) -> _Ink:
-    """A digit mirrored or turned so that it is none any more."""
+def _turned(digits: _Pixels, labels: _Labels, rng: np.random.Generator) -> _Pixels:
+    """A digit, mirrored or rotated so that it is no longer a digit."""
     while True:
         which = int(rng.integers(len(digits)))
-        name = _NO_DIGIT_IF[int(labels[which])]
-        if name:
-            turn = name[int(rng.integers(len(name)))]
-            return np.ascontiguousarray(_TURNS[turn](digits[which]))
+        names = _SAFE_TRANSFORMS[int(labels[which])]
+        if names:
+            transform = _TRANSFORMS[names[int(rng.integers(len(names)))]]
+            return np.ascontiguousarray(transform(digits[which]))
 
 
-def _collage(digits: _Digits, _labels: NDArray[np.int64], rng: np.random.Generator) -> _Ink:
-    """Halves or quarters of different digits put together."""
-    parts: _Digits = digits[rng.integers(len(digits), size=4)]
+def _collage(digits: _Pixels, _labels: _Labels, rng: np.random.Generator) -> _Pixels:
+    """Halves or quarters of different digits, joined."""
+    parts: _Pixels = digits[rng.integers(len(digits), size=4)]
     row, column = (int(rng.integers(11, 18)) for _ in range(2))
-    result: _Ink = parts[0].copy()
+    result: _Pixels = parts[0].copy()
     which = rng.integers(3)
     if which == 0:  # quarters of four
         result[:row, column:] = parts[1][:row, column:]
         result[row:, :column] = parts[2][row:, :column]
         result[row:, column:] = parts[3][row:, column:]
-    elif which == 1:  # the lower half shifted aside and turned
+    elif which == 1:  # a rotated or flipped lower half
         other = parts[1][::-1, ::-1] if rng.random() < 0.5 else parts[1][::-1]
         result[row:] = other[row:]
-    else:  # the right half turned over
+    else:  # a flipped right half
         other = parts[1][::-1]
         result[:, column:] = other[:, column:]
     return result
 
 
-def _overlaid(digits: _Digits, labels: NDArray[np.int64], rng: np.random.Generator) -> _Ink:
-    """Two different digits written over each other or run together."""
+def _overlaid(digits: _Pixels, labels: _Labels, rng: np.random.Generator) -> _Pixels:
+    """Two or three overlapping digits."""
     first, second = rng.integers(len(digits), size=2)
     while labels[first] == labels[second]:
         second = rng.integers(len(digits))
     sheet = np.zeros((40, 52), np.uint8)
-    # A one disappears in most other digits unless it stands beside them.
+    # A 1 is hidden by most other digits unless it stands beside them.
     least = 9 if 1 in labels[[first, second]] else 5
     dx, dy = int(rng.integers(least, 17)), int(rng.integers(-5, 6))
     sheet[6:34, 4:32] = digits[first]
@@ -339,8 +322,8 @@ def _overlaid(digits: _Digits, labels: NDArray[np.int64], rng: np.random.Generat
     return sheet
 
 
-def _crossed(digits: _Digits, _labels: NDArray[np.int64], rng: np.random.Generator) -> _Ink:
-    """A digit struck out: lines across it, a cross, a wave."""
+def _crossed(digits: _Pixels, _labels: _Labels, rng: np.random.Generator) -> _Pixels:
+    """A crossed-out digit."""
     digit = Image.fromarray(digits[int(rng.integers(len(digits)))]).resize(
         (84, 84), Image.Resampling.BICUBIC
     )
@@ -353,54 +336,51 @@ def _crossed(digits: _Digits, _labels: NDArray[np.int64], rng: np.random.Generat
         centre = rng.uniform(-16, 16, 2)
         knots = np.stack([centre - along, centre + rng.normal(0, 4, 2), centre + along])
         strokes.append(_spline(knots))
-    result: _Ink = np.maximum(np.asarray(sheet), _penned(strokes, float(rng.uniform(4, 10)), rng))
+    result: _Pixels = np.maximum(
+        np.asarray(sheet), _draw_strokes(strokes, float(rng.uniform(4, 10)), rng)
+    )
     return result
 
 
-_DRAWN: Mapping[str, Callable[[np.random.Generator], _Ink]] = MappingProxyType(
-    {
-        "glyph": _glyph,
-        "script": _script,
-        "stroke": _stroke,
-        "scribble": _scribble,
-        "polygon": _polygon,
-        "texture": _texture,
-    }
-)
-_MIXED: Mapping[str, Callable[[_Digits, NDArray[np.int64], np.random.Generator], _Ink]] = (
-    MappingProxyType(
-        {"turned": _turned, "collage": _collage, "overlaid": _overlaid, "crossed": _crossed}
-    )
-)
+_DRAWN: Mapping[str, Callable[[np.random.Generator], _Pixels]] = {
+    "glyph": _glyph,
+    "script": _script,
+    "stroke": _stroke,
+    "scribble": _scribble,
+    "polygon": _polygon,
+    "texture": _texture,
+}
+_MIXED: Mapping[str, Callable[[_Pixels, _Labels, np.random.Generator], _Pixels]] = {
+    "turned": _turned,
+    "collage": _collage,
+    "overlaid": _overlaid,
+    "crossed": _crossed,
+}
 FAMILIES = (*_DRAWN, *_MIXED)
-"""The kinds of pictures that are no digits: six drawn from chance, four made from digits."""
+"""Families of outliers: six drawn at random, four made from digits."""
 
-_TURNS: Mapping[str, Callable[[_Ink], _Ink]] = MappingProxyType(
-    {
-        "mirror": lambda ink: ink[:, ::-1],
-        "flip": lambda ink: ink[::-1],
-        "half": lambda ink: ink[::-1, ::-1],
-        "left": lambda ink: ink.T[::-1],
-        "right": lambda ink: ink.T[:, ::-1],
-        "transpose": lambda ink: ink.T,
-    }
-)
-# What stays a digit is left out: 0, 1 and 8 however mirrored, 2 and 5 as each other's mirror image,
-# 6 and 9 upside down; 7 on its side may be an L that somebody writes as a 1.
-_NO_DIGIT_IF: Mapping[int, tuple[str, ...]] = MappingProxyType(
-    {
-        0: (),
-        1: (),
-        2: ("left", "right", "transpose"),
-        3: ("mirror", "half", "left", "right", "transpose"),
-        4: ("mirror", "flip", "half", "left", "right", "transpose"),
-        5: ("left", "right", "transpose"),
-        6: ("mirror", "left", "right", "transpose"),
-        7: ("mirror", "flip", "half", "left"),
-        8: ("left",),
-        9: ("mirror", "left", "right", "transpose"),
-    }
-)
+_TRANSFORMS: Mapping[str, Callable[[_Pixels], _Pixels]] = {
+    "mirror": lambda pixels: pixels[:, ::-1],
+    "flip": lambda pixels: pixels[::-1],
+    "half": lambda pixels: pixels[::-1, ::-1],
+    "left": lambda pixels: pixels.T[::-1],
+    "right": lambda pixels: pixels.T[:, ::-1],
+    "transpose": lambda pixels: pixels.T,
+}
+# Transforms whose result is not a digit. A mirrored 0, 1 or 8 stays one, 2 and 5 are each other's
+# mirror image, 6 and 9 each other's rotation, and a 7 on its side may be a 1.
+_SAFE_TRANSFORMS: Mapping[int, tuple[str, ...]] = {
+    0: (),
+    1: (),
+    2: ("left", "right", "transpose"),
+    3: ("mirror", "half", "left", "right", "transpose"),
+    4: ("mirror", "flip", "half", "left", "right", "transpose"),
+    5: ("left", "right", "transpose"),
+    6: ("mirror", "left", "right", "transpose"),
+    7: ("mirror", "flip", "half", "left"),
+    8: ("left",),
+    9: ("mirror", "left", "right", "transpose"),
+}
 
 
 def _rotation(angle: float) -> NDArray[np.float64]:
@@ -409,7 +389,7 @@ def _rotation(angle: float) -> NDArray[np.float64]:
 
 
 def _bow(start: _Points, end: _Points, bulge: float) -> _Points:
-    """Half an ellipse from one point to another."""
+    """Half an ellipse between two points."""
     chord = end - start
     normal = np.array([-chord[1], chord[0]]) * bulge
     t = np.linspace(0, math.pi, 16)[:, None]
@@ -418,7 +398,7 @@ def _bow(start: _Points, end: _Points, bulge: float) -> _Points:
 
 
 def _spline(knots: _Points) -> _Points:
-    """A smooth line through points (Catmull–Rom)."""
+    """A Catmull–Rom spline through points."""
     padded = np.concatenate([2 * knots[:1] - knots[1:2], knots, 2 * knots[-1:] - knots[-2:-1]])
     t = np.linspace(0, 1, 8, endpoint=False)[:, None, None]
     a, b, c, d = (padded[i : len(padded) - 3 + i] for i in range(4))
@@ -427,22 +407,22 @@ def _spline(knots: _Points) -> _Points:
     return result
 
 
-def _penned(
+def _draw_strokes(
     strokes: list[_Points],
     pen: float,
     rng: np.random.Generator,
     *,
     contrast: float = 0.0,
     round_pen: bool = True,
-) -> _Ink:
-    """Strokes around the middle of the sheet, drawn with a pen whose width may depend on direction.
+) -> _Pixels:
+    """Draw strokes around the centre of the sheet.
 
     Args:
         strokes: Points (n, 2) of each.
         pen: Width in pixels.
         rng: Source of randomness.
-        contrast: How much thinner strokes across the pen's nib are, from 0 to 1.
-        round_pen: Whether strokes end round.
+        contrast: How much thinner strokes along the nib's direction are, from 0 to 1.
+        round_pen: Whether strokes have round ends.
     """
     sheet = Image.new("L", (_SIDE, _SIDE), 0)
     draw = ImageDraw.Draw(sheet)

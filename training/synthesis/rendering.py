@@ -1,11 +1,10 @@
-"""Pictures as people really send them, made from MNIST-like digits.
+"""Synthetic uploads, rendered from MNIST-like digits.
 
-The digit door lets in photographs, scans, drawings and reductions of every kind, so the network is
-fitted to them too: a digit of 28×28 pixels is traced, drawn again with another pen, put on paper,
-a canvas or a form, and photographed, scanned or exported. What comes out is a picture as it would
-be uploaded; the door prepares it like any other.
+Clients send photographs, scans, drawings and thumbnails, so the network is fitted to such images
+too. Each digit of 28×28 pixels is traced and redrawn with another pen. It is placed on paper, a
+form or a canvas, and photographed, scanned or exported. The result is preprocessed like any upload.
 
-Everything is drawn by this module; no picture of anybody's is needed.
+The renderer draws everything itself and needs no other images.
 """
 
 import io
@@ -19,35 +18,34 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from model.preprocessing.normalize import DigitImage, open_image
-from training.data.datasets import Inputs
-from training.data.parallel import CHUNK, in_processes
-from training.distributed import ALONE, Ranks
+from training.data.parallel import CHUNK, parallel_map
+from training.data.preprocess import Inputs
+from training.distributed import SINGLE_PROCESS, World
 
-__all__ = ["KINDS", "Kind", "imitate", "imitated_inputs", "likeness"]
+__all__ = ["KINDS", "correlation", "render", "render_inputs"]
 
 KINDS = ("photo", "scan", "canvas", "paint", "prep28")
-"""What is imitated: ink photographed, ink scanned, a mouse on a canvas, a brush in a paint program,
-and reductions to 28×28 pixels that others have made."""
+"""Photographed ink, scanned ink, a mouse on a canvas, a brush in a paint program, and images that
+a client has already reduced to 28×28 pixels."""
 
-Kind = str
 _Floats = NDArray[np.float32]
 
-_TRACE = 84  # side of the square in which the ink is traced: three times the digit's 28 pixels
+_TRACE = 84  # side in pixels of the square for tracing strokes; the digit's is 28
 _SCALE = _TRACE / 28
 
 
 @dataclass(frozen=True)
-class _Look:
-    """How a kind of picture is drawn: ranges that are drawn from uniformly.
+class _Style:
+    """Random style of a kind of image; ranges are uniform.
 
     Attributes:
-        traced: Chance that the digit is reduced to its centre line and drawn with a round pen.
+        traced: Probability of redrawing the digit's centre line with a round pen.
         pen: Width of that pen, relative to the digit's height.
-        thicker: Otherwise, change of the stroke's width, relative to the digit's height.
-        side: Longer side of the picture in pixels.
-        fill: Height of the digit relative to the picture.
-        light_ink: Chance of light ink on a dark ground.
-        jagged: Chance of ink without smooth edges.
+        thicker: Otherwise, change of the stroke width, relative to the digit's height.
+        side: Longer side of the image in pixels.
+        fill: Height of the digit relative to the image.
+        light_foreground: Probability of a light foreground on a dark background.
+        jagged: Probability of strokes without antialiasing.
     """
 
     traced: float
@@ -55,82 +53,82 @@ class _Look:
     thicker: tuple[float, float]
     side: tuple[int, int]
     fill: tuple[float, float]
-    light_ink: float
+    light_foreground: float
     jagged: float
 
 
-_LOOKS = {
-    "photo": _Look(0.3, (0.04, 0.14), (-0.03, 0.06), (70, 220), (0.3, 0.85), 0.05, 0.0),
-    "scan": _Look(0.3, (0.03, 0.10), (-0.03, 0.04), (50, 220), (0.4, 0.95), 0.02, 0.1),
-    "canvas": _Look(0.5, (0.015, 0.16), (-0.03, 0.10), (40, 240), (0.35, 0.9), 0.6, 0.4),
-    "paint": _Look(0.4, (0.02, 0.22), (-0.03, 0.12), (40, 240), (0.35, 0.9), 0.3, 0.6),
-    "prep28": _Look(0.4, (0.03, 0.20), (-0.03, 0.08), (28, 28), (0.55, 0.98), 0.5, 0.3),
+_STYLES = {
+    "photo": _Style(0.3, (0.04, 0.14), (-0.03, 0.06), (70, 220), (0.3, 0.85), 0.05, 0.0),
+    "scan": _Style(0.3, (0.03, 0.10), (-0.03, 0.04), (50, 220), (0.4, 0.95), 0.02, 0.1),
+    "canvas": _Style(0.5, (0.015, 0.16), (-0.03, 0.10), (40, 240), (0.35, 0.9), 0.6, 0.4),
+    "paint": _Style(0.4, (0.02, 0.22), (-0.03, 0.12), (40, 240), (0.35, 0.9), 0.3, 0.6),
+    "prep28": _Style(0.4, (0.03, 0.20), (-0.03, 0.08), (28, 28), (0.55, 0.98), 0.5, 0.3),
 }
 
 
-def imitate(
-    digit: NDArray[np.uint8], rng: np.random.Generator, kind: Kind | None = None
+def render(
+    digit: NDArray[np.uint8], rng: np.random.Generator, kind: str | None = None
 ) -> Image.Image:
-    """Draw a digit again as somebody would send it.
+    """Render a digit as a client would send it.
 
     Args:
-        digit: An MNIST-like digit (28, 28), ink high on 0, in the middle.
+        digit: A centred MNIST-like digit (28, 28), uint8, its background 0.
         rng: Source of all randomness.
-        kind: One of `KINDS`, or None for any of them.
+        kind: One of `KINDS`; a random one if None.
 
     Returns:
-        A picture of mode L or RGB of 28 to 240 pixels a side.
+        An image of mode L or RGB with sides of 28 to 240 pixels.
 
     Raises:
-        ValueError: If the digit has another shape or no ink, or the kind is unknown.
+        ValueError: If the digit is blank or has another shape, or the kind is unknown.
     """
     if digit.shape != (28, 28) or not digit.any():
-        raise ValueError("expected a digit of 28×28 pixels with ink")
+        raise ValueError("expected a digit of 28×28 pixels that is not blank")
     kind = kind or KINDS[rng.integers(len(KINDS))]
-    if kind not in _LOOKS:
+    if kind not in _STYLES:
         raise ValueError(f"unknown kind {kind!r}; known are {', '.join(KINDS)}")
-    look = _LOOKS[kind]
-    ink = _placed(_inked(_written(digit, rng), look, rng), look, rng)
+    style = _STYLES[kind]
+    ink = _place(_redraw(_warp(digit, rng), style, rng), style, rng)
     if kind == "photo":
-        return _photographed(ink, rng)
+        return _photograph(ink, rng)
     if kind == "scan":
-        return _scanned(ink, look, rng)
-    return _exported(ink, look, kind, rng)
+        return _scan(ink, style, rng)
+    return _export(ink, style, kind, rng)
 
 
-def imitated_inputs(
+def render_inputs(
     digits: NDArray[np.uint8],
     *,
     seed: int,
     processes: int = 1,
     check_interrupted: Callable[[], None] = lambda: None,
-    name: str = "pictures",
-    ranks: Ranks = ALONE,
+    name: str = "images",
+    world: World = SINGLE_PROCESS,
 ) -> Inputs:
-    """Imitate each digit once and pass the picture through the digit door.
+    """Render each digit once and preprocess the result.
 
     Args:
-        digits: Digits (N, 28, 28) as they come through the door, N at least 1.
-        seed: With a digit's index, the seed of its imitation; nothing else decides the result.
-        processes: How many work at once.
-        check_interrupted: Called now and then; may raise to end it.
-        name: What the progress bar calls them.
-        ranks: The processes that share the work; each is given all of it.
+        digits: Preprocessed digits (N, 28, 28), N at least 1.
+        seed: With a digit's index, the seed of its rendering; nothing else decides the result.
+        processes: How many worker processes to use.
+        check_interrupted: Called after each chunk; may raise to stop.
+        name: Their name on the progress bar.
+        world: The processes that share the work; each gets all results.
     """
-    images = in_processes(
-        _imitated_chunk,
+    images = parallel_map(
+        _render_chunk,
         [(digits[start : start + CHUNK], seed, start) for start in range(0, len(digits), CHUNK)],
         total=len(digits),
         processes=processes,
         check_interrupted=check_interrupted,
-        title=f"imitating {name}",
-        ranks=ranks,
+        title=f"rendering {name}",
+        world=world,
     )
-    return Inputs.of(list(images))
+    return Inputs.of(images)
 
 
-def likeness(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Correlation of the pixels of each two pictures (N, 28, 28), in [-1, 1]; 0 for a blank one."""
+def correlation(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Correlation of the pixels of each pair of images (N, 28, 28), in [-1, 1]; 0 for a blank."""
     one, two = (
         part.reshape(len(part), -1) - part.mean(axis=(1, 2), dtype=np.float64)[:, None]
         for part in (first, second)
@@ -140,23 +138,23 @@ def likeness(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.
     return result
 
 
-def _imitated_chunk(task: tuple[NDArray[np.uint8], int, int]) -> list[DigitImage]:
+def _render_chunk(task: tuple[NDArray[np.uint8], int, int]) -> list[DigitImage]:
     digits, seed, start = task
     images = []
     for i, digit in enumerate(digits, start):
         rng = np.random.Generator(np.random.Philox(key=np.array([seed, i], np.uint64)))
         images.append(
-            open_image(imitate(digit, rng)) if digit.any() else DigitImage(digit, ("no_ink",))
+            open_image(render(digit, rng)) if digit.any() else DigitImage(digit, ("no_ink",))
         )
     return images
 
 
-def _written(digit: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Another hand's slant, turn, proportions and wobble, in strokes of three times the size."""
+def _warp(digit: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """The digit's strokes, three times as large, with a random slant, rotation, size and warp."""
     angle, shear = rng.normal(0, math.radians(5)), rng.normal(0, 0.1)
     width, height = np.exp(rng.normal(0, 0.1)), np.exp(rng.normal(0, 0.05))
     cos, sin = math.cos(angle), math.sin(angle)
-    # Output to input coordinates, around the middles.
+    # Maps output to input coordinates, around the centres.
     matrix = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1, shear], [0, 1]])
     matrix = matrix @ np.diag([1 / width, 1 / height]) / _SCALE
     n = 3
@@ -176,25 +174,25 @@ def _written(digit: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.b
     return shape if shape.any() else np.asarray(drawn) > 0
 
 
-def _inked(shape: NDArray[np.bool_], look: _Look, rng: np.random.Generator) -> _Floats:
-    """The strokes as drawn by another pen: ink (h, w) from 0 to 1, cropped."""
+def _redraw(shape: NDArray[np.bool_], style: _Style, rng: np.random.Generator) -> _Floats:
+    """The strokes as another pen draws them: (h, w) from 0 to 1, cropped."""
     rows = np.flatnonzero(shape.any(axis=1))
     height = rows[-1] - rows[0] + 1
-    room = np.pad(shape, _TRACE // 3)
-    if rng.random() < look.traced:
-        # Smoothed first, or the corners of a stroke's end would each grow a branch.
-        line = mahotas.thin(np.asarray(_blurred(room, 1.7)) > 120)
+    padded = np.pad(shape, _TRACE // 3)
+    if rng.random() < style.traced:
+        # Without smoothing, thinning grows a branch at each corner of a stroke's end.
+        line = mahotas.thin(np.asarray(_blurred(padded, 1.7)) > 120)
         if not line.any():
-            line = mahotas.thin(room)
-        radius = max(0.5, height * rng.uniform(*look.pen) / 2)
+            line = mahotas.thin(padded)
+        radius = max(0.5, height * rng.uniform(*style.pen) / 2)
         distance = np.sqrt(mahotas.distance(~line))
         ink = np.clip(radius + 0.5 - distance, 0, 1)
     else:
-        change = height * rng.uniform(*look.thicker) / 2
-        outside, inside = mahotas.distance(~room), mahotas.distance(room)
+        change = height * rng.uniform(*style.thicker) / 2
+        outside, inside = mahotas.distance(~padded), mahotas.distance(padded)
         ink = np.clip(change + 0.5 - np.sqrt(outside) + np.sqrt(inside), 0, 1)
-        if ink.max() < 0.9:  # thinned away
-            ink = room.astype(np.float32)
+        if ink.max() < 0.9:  # nothing is left
+            ink = padded.astype(np.float32)
     rows, columns = np.flatnonzero(ink.max(axis=1) > 0), np.flatnonzero(ink.max(axis=0) > 0)
     result: _Floats = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
     return result
@@ -204,14 +202,14 @@ def _blurred(shape: NDArray[np.bool_], radius: float) -> Image.Image:
     return Image.fromarray(shape.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(radius))
 
 
-def _placed(ink: _Floats, look: _Look, rng: np.random.Generator) -> _Floats:
-    """The ink somewhere on a sheet (H, W); now and then a little of it over the edge."""
-    side = int(rng.integers(look.side[0], look.side[1] + 1))
-    aspect = 1.0 if look.side[0] == look.side[1] else float(np.exp(rng.normal(0, 0.15)))
+def _place(ink: _Floats, style: _Style, rng: np.random.Generator) -> _Floats:
+    """The strokes at a random place of a sheet (H, W), sometimes slightly over its edge."""
+    side = int(rng.integers(style.side[0], style.side[1] + 1))
+    aspect = 1.0 if style.side[0] == style.side[1] else float(np.exp(rng.normal(0, 0.15)))
     width, height = (max(28, round(side * min(1.0, a))) for a in (aspect, 1 / aspect))
-    scale = min(height / ink.shape[0], width / ink.shape[1]) * rng.uniform(*look.fill)
+    scale = min(height / ink.shape[0], width / ink.shape[1]) * rng.uniform(*style.fill)
     size = tuple(max(3, round(n * scale)) for n in ink.shape[::-1])
-    method = Image.Resampling.NEAREST if rng.random() < look.jagged else Image.Resampling.BILINEAR
+    method = Image.Resampling.NEAREST if rng.random() < style.jagged else Image.Resampling.BILINEAR
     drawn = np.asarray(Image.fromarray(ink).resize(size, method))
     if method == Image.Resampling.NEAREST:
         drawn = (drawn > 0.4).astype(np.float32)
@@ -229,29 +227,29 @@ def _placed(ink: _Floats, look: _Look, rng: np.random.Generator) -> _Floats:
     return sheet
 
 
-def _photographed(ink: _Floats, rng: np.random.Generator) -> Image.Image:
-    """Ink on paper before a camera: light that falls off, shadows, lines, blur, noise, JPEG."""
+def _photograph(ink: _Floats, rng: np.random.Generator) -> Image.Image:
+    """A photograph of ink on paper: uneven light, shadow, ruled lines, blur, noise, JPEG."""
     height, width = ink.shape
     paper = _paper_colour(rng)
     paint = _ink_colour(rng) * rng.uniform(0.6, 1.0)
     strength = rng.uniform(0.6, 1.0)
-    if rng.random() < 0.4:  # the grain of a pencil or of a dry pen
+    if rng.random() < 0.4:  # a pencil or a dry pen
         ink = ink * _grain(ink.shape, rng, rng.uniform(0.1, 0.5))
-    picture = paper - strength * ink[..., None] * (paper - paint)
+    rgb = paper - strength * ink[..., None] * (paper - paint)
     if rng.random() < 0.35:
         lines = _ruled(ink.shape, rng)[..., None]
-        picture = picture - lines * rng.uniform(0.1, 0.5) * (picture - paper * [0.45, 0.6, 0.9])
-    picture = picture * _light(height, width, rng)[..., None] * 255
-    image = Image.fromarray(picture.clip(0, 255).astype(np.uint8))
+        rgb = rgb - lines * rng.uniform(0.1, 0.5) * (rgb - paper * [0.45, 0.6, 0.9])
+    rgb = rgb * _light(height, width, rng)[..., None] * 255
+    image = Image.fromarray(rgb.clip(0, 255).astype(np.uint8))
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.008) * max(image.size)))
     noise = rng.normal(0, rng.uniform(0, 9), (height, width, 1)).astype(np.float32)
     noise = noise + rng.normal(0, rng.uniform(0, 4), (height, width, 3)).astype(np.float32)
     image = Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
-    return _compressed(image, rng)
+    return _jpeg(image, rng)
 
 
-def _scanned(ink: _Floats, look: _Look, rng: np.random.Generator) -> Image.Image:
-    """Ink on a form under even light: lines, a frame, dust, one bit or grey, seldom colour."""
+def _scan(ink: _Floats, style: _Style, rng: np.random.Generator) -> Image.Image:
+    """A grey or black-and-white scan under even light: ruled lines, dust, blur, noise."""
     height, width = ink.shape
     if rng.random() < 0.3:
         ink = ink * _grain(ink.shape, rng, rng.uniform(0.05, 0.4))
@@ -270,14 +268,14 @@ def _scanned(ink: _Floats, look: _Look, rng: np.random.Generator) -> Image.Image
         between = rng.uniform(0.35, 0.65)
         level = between * pixels[ink > 0.7 * ink.max()].mean() + (1 - between) * np.median(pixels)
         pixels = np.where(pixels < level, 0, 255)
-    if rng.random() < look.light_ink:
+    if rng.random() < style.light_foreground:
         pixels = 255 - pixels
     image = Image.fromarray(pixels.astype(np.uint8))
-    return _compressed(image, rng) if rng.random() < 0.5 else image
+    return _jpeg(image, rng) if rng.random() < 0.5 else image
 
 
-def _exported(ink: _Floats, look: _Look, kind: Kind, rng: np.random.Generator) -> Image.Image:
-    """A drawing as a program exports it: flat colours, sharp or smooth, rarely compressed."""
+def _export(ink: _Floats, style: _Style, kind: str, rng: np.random.Generator) -> Image.Image:
+    """A drawing exported by a program: flat colours, sharp or smooth edges, rarely JPEG."""
     ground = np.ones(3) if rng.random() < 0.8 else rng.uniform(0.6, 1.0, 3)
     paint = np.zeros(3)
     while rng.random() < 0.3:
@@ -285,20 +283,20 @@ def _exported(ink: _Floats, look: _Look, kind: Kind, rng: np.random.Generator) -
         if np.abs(ground - colour).max() > 0.35:
             paint = colour
             break
-    if rng.random() < look.light_ink:
+    if rng.random() < style.light_foreground:
         ground, paint = 1 - ground, 1 - paint
-    if kind == "prep28" and rng.random() < 0.5:  # reduced once more than was good for it
+    if kind == "prep28" and rng.random() < 0.5:  # resampled twice
         small = Image.fromarray(ink).resize(
             (int(rng.integers(14, 28)),) * 2, Image.Resampling.BILINEAR
         )
         ink = np.asarray(small.resize(ink.shape[::-1], Image.Resampling.BILINEAR))
         ink = ink / max(float(ink.max()), 1e-3)
-    picture = ground + ink[..., None] * (paint - ground)
-    image = Image.fromarray((picture.clip(0, 1) * 255).astype(np.uint8))
+    rgb = ground + ink[..., None] * (paint - ground)
+    image = Image.fromarray((rgb.clip(0, 1) * 255).astype(np.uint8))
     if kind == "prep28" and rng.random() < 0.3:
         noise = rng.normal(0, rng.uniform(0, 20), (*ink.shape, 1))
         image = Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
-    return _compressed(image, rng) if rng.random() < 0.3 else image
+    return _jpeg(image, rng) if rng.random() < 0.3 else image
 
 
 def _paper_colour(rng: np.random.Generator) -> NDArray[np.float64]:
@@ -306,7 +304,7 @@ def _paper_colour(rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _ink_colour(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Mostly black or blue, sometimes any dark or saturated colour."""
+    """Mostly black or blue, sometimes a dark or saturated colour."""
     which = rng.random()
     if which < 0.5:
         return rng.uniform(0, 0.25, 3)
@@ -318,7 +316,7 @@ def _ink_colour(rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _grain(shape: tuple[int, int], rng: np.random.Generator, depth: float) -> _Floats:
-    """A factor (H, W) from 1 - 2 × depth to 1 that varies over a few pixels."""
+    """A random factor (H, W) from 1 - 2 × depth to 1 with a grain of a few pixels."""
     coarse = rng.random((max(2, shape[0] // 2), max(2, shape[1] // 2)), np.float32)
     grain = np.asarray(
         Image.fromarray(coarse).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
@@ -327,7 +325,7 @@ def _grain(shape: tuple[int, int], rng: np.random.Generator, depth: float) -> _F
 
 
 def _ruled(shape: tuple[int, int], rng: np.random.Generator) -> _Floats:
-    """Ruled or squared paper: a mask (H, W) from 0 to 1."""
+    """A mask (H, W) of ruled or squared paper, from 0 to 1."""
     height, width = shape
     lines = Image.new("L", (width, height))
     pen = ImageDraw.Draw(lines)
@@ -343,7 +341,7 @@ def _ruled(shape: tuple[int, int], rng: np.random.Generator) -> _Floats:
 
 
 def _light(height: int, width: int, rng: np.random.Generator) -> _Floats:
-    """How much light falls on each pixel (H, W): a slope, a falling off, the edge of a shadow."""
+    """Illumination of each pixel (H, W): a gradient, vignetting, the edge of a shadow."""
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     angle = rng.uniform(0, 2 * math.pi)
     across = math.cos(angle) * x + math.sin(angle) * y
@@ -358,7 +356,7 @@ def _light(height: int, width: int, rng: np.random.Generator) -> _Floats:
     return result
 
 
-def _compressed(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _jpeg(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=int(rng.integers(35, 96)))
     with Image.open(buffer) as compressed:

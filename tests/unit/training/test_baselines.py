@@ -1,8 +1,6 @@
-"""The controls: networks with one value for each weight, as fits and as engines see them."""
+"""The baselines: deterministic networks in the fit and in the engine."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +9,8 @@ import torch
 from model import Conv, ModelConfig
 from model.engines.onnx_engine import OnnxEngine
 from tests.support.checkpoints import TINY
-from training.baselines import __main__ as controls
-from training.baselines.networks import Members, PlainCNN, dropout_members
+from training.baselines.comparison import scale_temperature
+from training.baselines.networks import DeterministicCNN, Members, dropout_members
 from training.fitting.trainer import FitConfig, Fitter
 
 SHAPES = {
@@ -26,13 +24,13 @@ SHAPES = {
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
 
 
-def plain(config: ModelConfig, dropout: float = 0.0) -> PlainCNN:
-    return PlainCNN(config, dropout=dropout, generator=torch.Generator().manual_seed(0))
+def deterministic(config: ModelConfig, dropout: float = 0.0) -> DeterministicCNN:
+    return DeterministicCNN(config, dropout=dropout, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
-def test_the_engine_computes_the_very_network_that_is_fitted(config: ModelConfig) -> None:
-    network = plain(config)
+def test_the_engine_computes_the_network_that_is_fitted(config: ModelConfig) -> None:
+    network = deterministic(config)
     x = torch.from_numpy(PIXELS).float()[:, None] / 255
     with torch.no_grad():
         expected = network.forward_local(x).numpy()
@@ -45,7 +43,7 @@ def test_the_engine_computes_the_very_network_that_is_fitted(config: ModelConfig
 def test_dropped_channels_as_weights_are_dropped_channels(config: ModelConfig) -> None:
     """Both ways have the same mean and spread over masks; n = 4,000 each, 5 standard errors."""
     n = 4_000
-    network = plain(config, dropout=0.3)
+    network = deterministic(config, dropout=0.3)
     generator = torch.Generator().manual_seed(1)
     x = torch.from_numpy(PIXELS[:1]).float()[:, None] / 255
     with torch.no_grad():
@@ -59,7 +57,7 @@ def test_dropped_channels_as_weights_are_dropped_channels(config: ModelConfig) -
 
 
 def test_the_same_seed_drops_the_same_channels_whatever_their_number() -> None:
-    network = plain(TINY, dropout=0.5)
+    network = deterministic(TINY, dropout=0.5)
     few, many = dropout_members(network, 3, seed=1), dropout_members(network, 5, seed=1)
     for name, values in few.stack(3).items():
         assert np.array_equal(values, many.stack(5)[name][:3])
@@ -67,8 +65,8 @@ def test_the_same_seed_drops_the_same_channels_whatever_their_number() -> None:
         few.stack(4)
 
 
-def test_the_priors_energy_is_that_of_a_gaussian() -> None:
-    network = plain(TINY)
+def test_the_penalty_is_the_negative_log_of_the_gaussian_prior() -> None:
+    network = deterministic(TINY)
     weights = torch.cat([values.flatten() for values in network.parameters()]).detach()
     prior = torch.distributions.Normal(0.0, TINY.prior_scale)
     constant = prior.log_prob(torch.zeros(1)) * len(weights)
@@ -76,11 +74,11 @@ def test_the_priors_energy_is_that_of_a_gaussian() -> None:
     torch.testing.assert_close(network.kl_divergence(), expected.squeeze())
 
 
-def test_it_is_fitted_by_the_loop_of_the_bayesian_network() -> None:
+def test_the_fitter_of_the_bayesian_network_fits_it() -> None:
     images = torch.rand(48, 1, 28, 28, generator=torch.Generator().manual_seed(1))
     labels = torch.randint(0, 10, (48,), generator=torch.Generator().manual_seed(2))
     settings = FitConfig(epochs=15, batch_size=16, learning_rate=0.02, beta=0.0, augmentation=None)
-    fitter = Fitter(plain(TINY), settings, images, labels, torch.device("cpu"))
+    fitter = Fitter(deterministic(TINY), settings, images, labels, torch.device("cpu"))
     first = next(iter(fitter.run_epoch()))
     for _ in range(14):
         last = list(fitter.run_epoch())[-1]
@@ -88,33 +86,16 @@ def test_it_is_fitted_by_the_loop_of_the_bayesian_network() -> None:
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, 2.0])
-def test_a_dropout_that_is_no_share_is_refused(share: float) -> None:
+def test_a_dropout_that_is_not_a_probability_is_refused(share: float) -> None:
     with pytest.raises(ValueError, match="dropout"):
-        plain(TINY, dropout=share)
+        deterministic(TINY, dropout=share)
 
 
-def test_a_temperature_divides_the_outputs() -> None:
-    network = plain(TINY).arrays()
-    cooled = controls._cooled(network, 2.0)
+def test_a_temperature_divides_the_logits() -> None:
+    network = deterministic(TINY).arrays()
+    scaled = scale_temperature(network, 2.0)
     before, after = (
         OnnxEngine(Members(TINY, [weights]), n_draws=1).logits(PIXELS, 1)
-        for weights in (network, cooled)
+        for weights in (network, scaled)
     )
     np.testing.assert_allclose(after, before / 2, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.mnist
-def test_the_command_puts_all_contenders_into_one_table(
-    mnist_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    figures = tmp_path / "controls.json"
-    options = ["--quick", "--epochs", "1", "--members", "2", "--data-dir", str(mnist_root)]
-    assert controls.main([*options, "--json", str(figures)]) == 0
-    results = json.loads(figures.read_text())["results"]
-    names = ["Bayesian", "deterministic", "with temperature", "MC dropout", "ensemble of 2"]
-    assert sorted(results) == sorted(names)
-    printed = capsys.readouterr().out
-    assert all(name in printed for name in names)
-    assert results["deterministic"]["test"]["mutual_information"] == 0
-    assert results["ensemble of 2"]["test"]["mutual_information"] > 0

@@ -1,4 +1,4 @@
-"""Where pictures come from: disjoint parts, and one clear line where there are none."""
+"""Data sets: disjoint parts, and one clear line where there are no data."""
 
 import errno
 import gzip
@@ -17,9 +17,9 @@ from training.data.datasets import (
     Mnist,
     Part,
     mnist_or_digits,
-    preprocess,
     split,
 )
+from training.data.preprocess import preprocess
 
 NAMES = (
     "train-images-idx3-ubyte",
@@ -52,12 +52,12 @@ def test_the_division_is_always_the_same_and_not_the_original_order() -> None:
     assert not np.array_equal(np.sort(first.fit.labels), first.fit.labels)
 
 
-def test_nothing_left_to_fit_is_refused() -> None:
+def test_too_few_images_to_split_are_refused() -> None:
     with pytest.raises(ValueError, match="too few"):
         split(numbered(50), n_validation=20, n_calibration=30)
 
 
-def test_a_hash_depends_on_pictures_and_classes() -> None:
+def test_a_hash_depends_on_images_and_classes() -> None:
     part = numbered(5)
     assert part.sha256() != Part(part.images, part.labels[::-1]).sha256()
     assert part.sha256() != Part(part.images + 1, part.labels).sha256()
@@ -72,7 +72,7 @@ def test_the_bundled_digits_are_divided_once_and_for_all() -> None:
     assert set(train.labels) == set(range(10))
 
 
-def test_every_picture_goes_through_the_door() -> None:
+def test_every_image_is_preprocessed() -> None:
     images = preprocess(Part(Digits().test().images[:5], np.zeros(5, np.int64)), "a few").pixels
     assert images.shape == (5, 28, 28)
     assert images.dtype == np.uint8
@@ -120,7 +120,7 @@ def test_a_folder_that_must_not_be_written_is_read_all_the_same(
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_no_room_to_unpack_a_read_only_folder_is_told(
+def test_a_full_disk_beside_a_read_only_folder_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_paths: object) -> None:
@@ -157,7 +157,6 @@ def test_without_data_and_network_the_error_says_what_to_do(
     assert not root.exists()
 
 
-@pytest.mark.mnist
 def test_the_real_mnist_is_read(mnist_root: Path) -> None:
     train, test = Mnist(mnist_root).train(), Mnist(mnist_root).test()
     assert train.images.shape == (60_000, 28, 28)
@@ -167,8 +166,7 @@ def test_the_real_mnist_is_read(mnist_root: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.mnist
-def test_mnist_passes_through_the_door_nearly_unchanged(mnist_root: Path) -> None:
+def test_preprocessing_leaves_mnist_nearly_unchanged(mnist_root: Path) -> None:
     part = Mnist(mnist_root).train()
     images = part.images[:2000]
     prepared = preprocess(Part(images, part.labels[:2000]), "test").pixels
@@ -188,13 +186,12 @@ def test_unpacked_files_alone_are_enough(tmp_path: Path) -> None:
     assert len(Mnist(tmp_path).train()) == 3
 
 
-def test_where_mnist_is_not_to_be_had_the_bundled_digits_take_its_place(tmp_path: Path) -> None:
+def test_without_mnist_the_bundled_digits_take_its_place(tmp_path: Path) -> None:
     (tmp_path / "no folder").touch()
     with pytest.warns(UserWarning, match="take the place of MNIST: MNIST could be neither read"):
         source = mnist_or_digits(tmp_path / "no folder")
     assert source.name == "digits"
 
 
-@pytest.mark.mnist
-def test_where_mnist_lies_it_is_taken(mnist_root: Path) -> None:
+def test_mnist_is_taken_where_it_is_found(mnist_root: Path) -> None:
     assert mnist_or_digits(mnist_root) == Mnist(mnist_root)

@@ -1,85 +1,35 @@
-"""The fit: the objective is right, its optimum is known, and it can be continued to the byte."""
+"""The fit: its objective, its optimum, its sampling of outliers, and its state."""
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from model import BayesianCNN, BayesianLinear, ModelConfig
+from model import BayesianCNN, BayesianLinear
 from model.engines.onnx_engine import OnnxEngine
-from model.uncertainty import outcomes
+from model.uncertainty import draw_probabilities
 from tests.support.checkpoints import TINY, tiny_posterior
+from tests.support.fitting import (
+    TINY_WITH_OUTLIERS,
+    check_objective,
+    fitter_of,
+    generator,
+    random_data,
+    random_images,
+    tiny_fitter,
+)
 from training.baselines.networks import Members
 from training.fitting.augment import Distortion
 from training.fitting.trainer import (
     FitConfig,
     Fitter,
     Step,
-    at_expected_odds,
+    correct_prior_shift,
     learning_rate_factor,
-    new_network,
 )
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def data(n: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
-    images = torch.rand(n, 1, 28, 28, generator=generator(1))
-    return images, torch.randint(0, 10, (n,), generator=generator(2))
-
-
-def fit_of(
-    model: ModelConfig, config: FitConfig, images: torch.Tensor, labels: torch.Tensor, **more: Any
-) -> Fitter[BayesianCNN]:
-    return Fitter(new_network(model, config), config, images, labels, torch.device("cpu"), **more)
-
-
-def fitter(n: int = 48, **options: object) -> Fitter[BayesianCNN]:
-    settings = {"epochs": 2, "batch_size": 16, "augmentation": None, **options}
-    return fit_of(TINY, FitConfig(**settings), *data(n))  # type: ignore[arg-type]
-
-
-def check_objective(batch_size: int = 16) -> None:
-    """One step of plain gradient descent moves by the gradient of NLL + β KL / N, KL summed."""
-    torch.manual_seed(0)
-    beta, step = 0.7, 1e-3
-    fit = fitter(beta=beta, batch_size=batch_size, epochs=1)
-    images, labels = data()
-    network = BayesianCNN(TINY, generator=generator(0))
-    network.load_state_dict(fit.network.state_dict())
-    noise = fit._generator.clone_state()
-
-    fit._optimizer = torch.optim.SGD(fit.network.parameters(), lr=step)  # type: ignore[assignment]
-    fit._step(images[:batch_size], labels[:batch_size])
-
-    logits = network.forward_local(images[:batch_size], noise)
-    kl = torch.zeros(())
-    for name, parameter in network.named_parameters():
-        if not name.endswith("mean"):
-            continue
-        rho = dict(network.named_parameters())[name.replace("_mean", "_rho")]
-        q = torch.distributions.Normal(parameter, functional.softplus(rho))
-        kl = (
-            kl
-            + torch.distributions.kl_divergence(
-                q, torch.distributions.Normal(0.0, TINY.prior_scale)
-            ).sum()
-        )
-    loss = functional.cross_entropy(logits, labels[:batch_size]) + beta * kl / len(labels)
-    loss.backward()
-    for (name, moved), start in zip(
-        fit.network.named_parameters(), network.parameters(), strict=True
-    ):
-        assert start.grad is not None
-        torch.testing.assert_close(
-            moved.detach(), start.detach() - step * start.grad, msg=lambda m, n=name: f"{n}: {m}"
-        )
 
 
 @pytest.mark.parametrize("batch_size", [16, 48])
@@ -88,7 +38,7 @@ def test_the_objective_is_mean_nll_plus_beta_kl_over_n(batch_size: int) -> None:
 
 
 def test_nll_and_kl_are_reported_apart_and_the_elbo_adds_them_with_beta_one() -> None:
-    fit = fitter(beta=0.1)
+    fit = tiny_fitter(beta=0.1)
     steps = list(fit.run_epoch())
     summary = fit.summarise(steps)
     assert summary.nll == pytest.approx(np.mean([step.nll for step in steps]))
@@ -97,23 +47,20 @@ def test_nll_and_kl_are_reported_apart_and_the_elbo_adds_them_with_beta_one() ->
     assert summary.negative_elbo == pytest.approx(summary.nll + summary.kl / 48)
 
 
-KNOWS_OTHERS = replace(TINY, not_a_digit=True)
-
-
-def knowing(n: int = 48, **options: object) -> Fitter[BayesianCNN]:
+def outlier_fitter(n: int = 48, **options: object) -> Fitter[BayesianCNN]:
     settings = {"epochs": 1, "batch_size": 16, "augmentation": None, "non_digits": 8, **options}
-    others = torch.rand(12, 1, 28, 28, generator=generator(5))
-    return fit_of(KNOWS_OTHERS, FitConfig(**settings), *data(n), non_digits=others)  # type: ignore[arg-type]
+    config = FitConfig(**settings)  # type: ignore[arg-type]
+    return fitter_of(TINY_WITH_OUTLIERS, config, *random_data(n), outliers=random_images(12, 5))
 
 
-def test_what_is_no_digit_is_one_more_outcome_that_weighs_its_share() -> None:
+def test_not_a_digit_is_one_more_outcome_with_its_own_weight() -> None:
     tau, step = 0.3, 1e-3
-    fit = knowing(non_digit_weight=tau, beta=0.0)
-    images, labels = data(16)
+    fit = outlier_fitter(non_digit_weight=tau, beta=0.0)
+    images, labels = random_data(16)
     chosen = torch.arange(2, 10)
-    assert fit._non_digits is not None
-    others = fit._non_digits[chosen]
-    network = BayesianCNN(KNOWS_OTHERS, generator=generator(0))
+    assert fit._outliers is not None
+    others = fit._outliers[chosen]
+    network = BayesianCNN(TINY_WITH_OUTLIERS, generator=generator(0))
     network.load_state_dict(fit.network.state_dict())
     noise = fit._generator.clone_state()
 
@@ -136,12 +83,12 @@ def test_what_is_no_digit_is_one_more_outcome_that_weighs_its_share() -> None:
         torch.testing.assert_close(moved.detach(), expected)
 
 
-def test_hard_non_digits_are_shown_more_often_and_easy_ones_not_forgotten() -> None:
-    fit = knowing(non_digit_weight=1.0, hard_share=0.5, non_digits=4)
+def test_hard_outliers_are_drawn_more_often_and_easy_ones_still_are() -> None:
+    fit = outlier_fitter(non_digit_weight=1.0, hard_share=0.5, non_digits=4)
     fit._hardness[:] = 0.01
     fit._hardness[3] = 10.0
     rounds = 400
-    drawn = [fit._chosen() for _ in range(rounds)]
+    drawn = [fit._draw_outliers() for _ in range(rounds)]
     counts = torch.bincount(torch.cat([c for c in drawn if c is not None]), minlength=12)
     # Two of four are drawn by hardness and without repetition: the hard one nearly every time
     # (10 in 10.11 first, and by the second place, if not), and another beside it.
@@ -153,15 +100,15 @@ def test_hard_non_digits_are_shown_more_often_and_easy_ones_not_forgotten() -> N
     assert (rest - expected).abs().max() < 5 * math.sqrt(expected)
 
 
-def test_how_hard_a_non_digit_is_is_how_badly_it_was_told_last() -> None:
-    fit = knowing(non_digit_weight=1.0, hard_share=0.5)
+def test_the_hardness_of_an_outlier_is_its_last_nll() -> None:
+    fit = outlier_fitter(non_digit_weight=1.0, hard_share=0.5)
     unseen = math.log(11)
     assert fit._hardness.tolist() == pytest.approx([unseen] * 12)
     noise = fit._generator.clone_state()
-    images, labels = data(16)
+    images, labels = random_data(16)
     chosen = torch.tensor([5, 1, 7])
-    assert fit._non_digits is not None
-    shown = torch.cat([images, fit._non_digits[chosen]])
+    assert fit._outliers is not None
+    shown = torch.cat([images, fit._outliers[chosen]])
     expected = -functional.log_softmax(fit.network.forward_local(shown, noise), dim=1)[16:, 10]
     fit._step(images, labels, chosen)
     torch.testing.assert_close(fit._hardness[chosen], expected.detach())
@@ -169,26 +116,26 @@ def test_how_hard_a_non_digit_is_is_how_badly_it_was_told_last() -> None:
     assert fit._hardness[others].tolist() == pytest.approx([unseen] * 9)
 
 
-def test_without_a_share_of_hard_ones_all_are_alike() -> None:
-    fit = knowing(non_digit_weight=1.0, non_digits=6)
+def test_without_a_hard_share_all_outliers_are_drawn_alike() -> None:
+    fit = outlier_fitter(non_digit_weight=1.0, non_digits=6)
     fit._hardness[0] = 1e6
     counts = torch.zeros(12)
     for _ in range(200):
-        chosen = fit._chosen()
+        chosen = fit._draw_outliers()
         assert chosen is not None
         counts += torch.bincount(chosen, minlength=12)
     assert (counts - 100).abs().max() < 5 * math.sqrt(100)
 
 
-def test_expecting_fewer_non_digits_moves_their_odds_by_bayes_rule_and_nothing_else() -> None:
+def test_prior_shift_moves_the_odds_of_not_a_digit_by_bayes_rule_and_nothing_else() -> None:
     config = FitConfig(
         epochs=1, non_digits=8, non_digit_weight=0.1, expected_non_digits=0.01, augmentation=None
     )
-    weights = tiny_posterior(KNOWS_OTHERS).mean
-    moved = at_expected_odds(weights, KNOWS_OTHERS, config)
+    weights = tiny_posterior(TINY_WITH_OUTLIERS).mean
+    moved = correct_prior_shift(weights, TINY_WITH_OUTLIERS, config)
     x = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
     before, after = (
-        outcomes(OnnxEngine(Members(KNOWS_OTHERS, [w]), n_draws=1).logits(x, 1), 10)
+        draw_probabilities(OnnxEngine(Members(TINY_WITH_OUTLIERS, [w]), n_draws=1).logits(x, 1), 10)
         for w in (weights, moved)
     )
     assert before.not_a_digit is not None
@@ -196,17 +143,19 @@ def test_expecting_fewer_non_digits_moves_their_odds_by_bayes_rule_and_nothing_e
     odds = [p / (1 - p) for p in (before.not_a_digit, after.not_a_digit)]
     np.testing.assert_allclose(odds[1], odds[0] / 10, rtol=1e-4)
     np.testing.assert_allclose(after.classes, before.classes, atol=1e-6)
-    same = at_expected_odds(weights, KNOWS_OTHERS, replace(config, expected_non_digits=None))
+    same = correct_prior_shift(
+        weights, TINY_WITH_OUTLIERS, replace(config, expected_non_digits=None)
+    )
     assert all(np.array_equal(same[name], weights[name]) for name in weights)
     assert (
-        at_expected_odds(tiny_posterior().mean, TINY, config).keys()
+        correct_prior_shift(tiny_posterior().mean, TINY, config).keys()
         == TINY.parameter_shapes().keys()
     )
 
 
-def test_non_digits_say_nothing_of_the_classes() -> None:
-    """With its weight out of the way, a non-digit moves no odds between two classes."""
-    fit = knowing(non_digit_weight=1.0)
+def test_outliers_do_not_change_the_odds_between_classes() -> None:
+    """The gradient of an outlier leaves the odds between any two classes."""
+    fit = outlier_fitter(non_digit_weight=1.0)
     others = torch.rand(8, 1, 28, 28, generator=generator(6))
     logits = fit.network.forward_local(others, generator(1)).detach().requires_grad_()
     log_p = functional.log_softmax(logits, dim=1)
@@ -218,17 +167,17 @@ def test_non_digits_say_nothing_of_the_classes() -> None:
     torch.testing.assert_close(shares, shares[:, :1].expand_as(shares))
 
 
-def test_a_network_that_is_to_know_others_must_be_shown_some() -> None:
+def test_the_outcome_not_a_digit_needs_outliers() -> None:
     settings = FitConfig(epochs=1, augmentation=None)
-    with pytest.raises(ValueError, match="must be shown some"):
-        fit_of(KNOWS_OTHERS, settings, *data())
-    with pytest.raises(ValueError, match="must be shown some"):
-        fit_of(KNOWS_OTHERS, settings, *data(), non_digits=torch.rand(2, 1, 28, 28))
+    with pytest.raises(ValueError, match="needs outliers"):
+        fitter_of(TINY_WITH_OUTLIERS, settings, *random_data())
+    with pytest.raises(ValueError, match="needs outliers"):
+        fitter_of(TINY_WITH_OUTLIERS, settings, *random_data(), outliers=torch.rand(2, 1, 28, 28))
 
 
 def test_without_beta_the_posterior_narrows_and_with_it_widens_towards_the_prior() -> None:
     def mean_scale(beta: float) -> float:
-        fit = fitter(beta=beta, epochs=30, learning_rate=0.02)
+        fit = tiny_fitter(beta=beta, epochs=30, learning_rate=0.02)
         for _ in range(30):
             list(fit.run_epoch())
         scales = [
@@ -279,7 +228,7 @@ def test_the_mean_field_optimum_of_a_conjugate_linear_model() -> None:
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
     def weights(seed: int) -> torch.Tensor:
-        fit = fitter(seed=seed, augmentation=Distortion())
+        fit = tiny_fitter(seed=seed, augmentation=Distortion())
         for _ in range(2):
             list(fit.run_epoch())
         return fit.network.layers()["dense1"].weight_mean.detach()
@@ -290,18 +239,18 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
 
 def test_a_fit_leaves_the_global_generator_alone() -> None:
     state = torch.get_rng_state()
-    list(fitter(augmentation=Distortion()).run_epoch())
+    list(tiny_fitter(augmentation=Distortion()).run_epoch())
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_restored_fit_continues_to_the_byte() -> None:
-    whole = fitter(epochs=4, augmentation=Distortion())
+def test_a_restored_fit_ends_with_the_same_bytes() -> None:
+    whole = tiny_fitter(epochs=4, augmentation=Distortion())
     for _ in range(4):
         list(whole.run_epoch())
-    first = fitter(epochs=4, augmentation=Distortion())
+    first = tiny_fitter(epochs=4, augmentation=Distortion())
     for _ in range(2):
         list(first.run_epoch())
-    second = fitter(epochs=4, seed=99, augmentation=Distortion())
+    second = tiny_fitter(epochs=4, seed=99, augmentation=Distortion())
     second.restore({name: tensor.clone() for name, tensor in first.state().items()})
     for _ in range(2):
         list(second.run_epoch())
@@ -313,18 +262,18 @@ def test_a_restored_fit_continues_to_the_byte() -> None:
 
 
 def marked(imitated: float, seed: int = 0) -> tuple[Fitter[BayesianCNN], list[torch.Tensor]]:
-    """A fit whose images are 0 and whose imitations are 1, and the batches that it is shown."""
+    """A fit whose images are 0 and whose renderings are 1, and the means of its batches."""
     images, labels = torch.zeros(400, 1, 28, 28), torch.zeros(400, dtype=torch.int64)
     config = FitConfig(epochs=1, batch_size=100, augmentation=None, imitated=imitated, seed=seed)
-    fit = fit_of(TINY, config, images, labels, imitations=torch.ones_like(images))
+    fit = fitter_of(TINY, config, images, labels, renderings=torch.ones_like(images))
     shown: list[torch.Tensor] = []
     step = fit._step
 
     def spy(
-        batch: torch.Tensor, labels: torch.Tensor, chosen: torch.Tensor | None, *, n_digits: int
+        batch: torch.Tensor, labels: torch.Tensor, outliers: torch.Tensor | None, *, n_digits: int
     ) -> Step:
         shown.append(batch.mean(dim=(1, 2, 3)))
-        return step(batch, labels, chosen, n_digits=n_digits)
+        return step(batch, labels, outliers, n_digits=n_digits)
 
     fit._step = spy  # type: ignore[method-assign]
     list(fit.run_epoch())
@@ -332,7 +281,7 @@ def marked(imitated: float, seed: int = 0) -> tuple[Fitter[BayesianCNN], list[to
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_a_share_of_the_pictures_is_shown_as_their_imitations(share: float) -> None:
+def test_a_share_of_the_images_is_replaced_by_renderings(share: float) -> None:
     fit, shown = marked(share)
     values = torch.cat(shown)
     assert set(values.tolist()) <= {0.0, 1.0}  # each whole, never a mixture
@@ -342,25 +291,27 @@ def test_a_share_of_the_pictures_is_shown_as_their_imitations(share: float) -> N
     assert not share % 1 or not torch.equal(values, torch.cat(marked(share, seed=1)[1]))
 
 
-def test_imitations_must_be_given_where_they_are_to_be_shown() -> None:
-    images, labels = data()
-    for imitations in (None, images[:3]):
-        with pytest.raises(ValueError, match="imitation of each image"):
-            fit_of(TINY, FitConfig(epochs=1, imitated=0.5), images, labels, imitations=imitations)
+def test_renderings_are_needed_where_a_share_is_set() -> None:
+    images, labels = random_data()
+    for renderings in (None, images[:3]):
+        with pytest.raises(ValueError, match="rendering of each image"):
+            fitter_of(
+                TINY, FitConfig(epochs=1, imitated=0.5), images, labels, renderings=renderings
+            )
 
 
 def test_a_state_of_another_network_is_refused() -> None:
-    fit = fitter()
+    fit = tiny_fitter()
     list(fit.run_epoch())
     state = fit.state()
     with pytest.raises(KeyError):
-        fitter().restore({k: v for k, v in state.items() if "conv1" not in k})
+        tiny_fitter().restore({k: v for k, v in state.items() if "conv1" not in k})
     state["parameter.dense1.weight_mean"] = torch.zeros(2, 2)
     with pytest.raises(ValueError, match=r"dense1\.weight_mean"):
-        fitter().restore(state)
+        tiny_fitter().restore(state)
 
 
-def test_the_step_size_rises_and_falls() -> None:
+def test_the_learning_rate_rises_and_falls() -> None:
     values = [learning_rate_factor(p, 0.1) for p in np.linspace(0, 1, 101)]
     assert values[0] == 0
     assert max(values) == values[10] == 1
@@ -369,7 +320,7 @@ def test_the_step_size_rises_and_falls() -> None:
     assert math.isclose(learning_rate_factor(0.05, 0.1), 0.5)
 
 
-def test_augmentation_moves_every_picture_differently_and_keeps_its_ink() -> None:
+def test_augmentation_distorts_every_image_differently_and_keeps_its_foreground() -> None:
     images = torch.zeros(64, 1, 28, 28)
     images[:, :, 10:18, 12:16] = 1
     moved = Distortion()(images, generator())
@@ -381,7 +332,7 @@ def test_augmentation_moves_every_picture_differently_and_keeps_its_ink() -> Non
     assert torch.equal(moved, Distortion()(images, generator()))
 
 
-def test_augmentation_by_nothing_changes_nothing() -> None:
+def test_augmentation_of_size_zero_changes_nothing() -> None:
     images = torch.rand(3, 1, 28, 28, generator=generator())
     same = Distortion(0, 0, 0, 0)(images, generator())
     torch.testing.assert_close(same, images, atol=1e-5, rtol=0)

@@ -1,4 +1,4 @@
-"""The digit door and the shipped weights on MNIST and on pictures that people have sent."""
+"""Preprocessing and the bundled weights on MNIST and on images that people have sent."""
 
 import io
 from pathlib import Path
@@ -10,9 +10,7 @@ from PIL import Image
 from model import load, open_bytes
 from model.uncertainty import softmax
 from training.data.datasets import Mnist
-from training.data.labelled_folder import answer_pictures, read_manifest
-
-pytestmark = [pytest.mark.slow, pytest.mark.mnist]
+from training.data.labelled_folder import predict_images, read_manifest
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -31,15 +29,15 @@ def test_mnist_uploaded_as_png_is_read_as_well_as_mnists_own_pixels(mnist_root: 
         means = [softmax(classifier.engine.logits(chunk, 100)).mean(axis=0) for chunk in chunks]
         return int((np.concatenate(means).argmax(axis=1) != test.labels).sum())
 
-    preprocess = wrong(np.stack([image.pixels for image in images]))
-    assert preprocess <= wrong(test.images) + 5  # 0.05 points of 10,000
+    uploaded = wrong(np.stack([image.pixels for image in images]))
+    assert uploaded <= wrong(test.images) + 5  # 0.05 points of 10,000
     assert sum(bool(image.reasons) for image in images) <= 10  # hardly any sent to a person
 
 
-def test_real_pictures_are_read(mnist_root: Path) -> None:
+def test_real_images_are_read(mnist_root: Path) -> None:
     folder = mnist_root / "realworld"
     if not folder.exists():
-        pytest.skip(f"no pictures under {folder}")
-    results = answer_pictures(load(device="cpu"), read_manifest(folder), 100)
-    assert sum(result.right for result in results) >= 0.98 * len(results)
-    assert not [result for result in results if result.accepted and not result.right]
+        pytest.skip(f"no images under {folder}")
+    results = predict_images(load(device="cpu"), read_manifest(folder), 100)
+    assert sum(result.correct for result in results) >= 0.98 * len(results)
+    assert not [result for result in results if result.accepted and not result.correct]
