@@ -25,6 +25,7 @@ CURL = "curl -s -F file=@docs/examples/four-or-nine.png http://127.0.0.1:8000/pr
 SYSTEM = "tests/system"
 CLONE = f"{SYSTEM}/clean_clone/test_clean_clone.py"
 COMMANDS = f"{SYSTEM}/clean_clone/test_commands.py"
+TRAINING = f"{SYSTEM}/training/test_run.py"
 CONTAINERS = f"{SYSTEM}/containers/test_containers.py"
 # The test that runs each command, or why no test does.
 COVERED = {
@@ -32,8 +33,7 @@ COVERED = {
     "make test": "not run by a test: it runs these tests",
     CURL: "tests/repository/test_readme.py::test_the_curl_command_gives_the_printed_answer",
     'make evaluate ARGS="--only test"': (
-        "tests/unit/training/test_run.py::"
-        "test_the_shipped_weights_reach_the_bar_on_the_real_test_pictures"
+        f"{TRAINING}::test_the_bundled_weights_reach_the_bar_on_the_real_test_images"
     ),
     'make evaluate ARGS="--images my-pictures"': (
         f"{COMMANDS}::test_make_evaluates_a_folder_of_images"
@@ -44,13 +44,11 @@ COVERED = {
     ),
     "make train": "not run in full: the command that made the bundled weights",
     "make baselines": (
-        "tests/unit/training/test_baselines.py::test_the_command_puts_all_contenders_into_one_table"
+        "tests/system/training/test_baselines.py::test_the_command_puts_all_methods_into_one_table"
     ),
-    "make evaluate": (
-        "tests/unit/training/test_run.py::test_the_whole_evaluation_of_the_shipped_weights"
-    ),
+    "make evaluate": (f"{TRAINING}::test_the_whole_evaluation_of_the_bundled_weights"),
     'make train ARGS="--epochs 1 --imitated 0 --brief"': (
-        "tests/unit/training/test_run.py::test_one_epoch_of_mnist_works_and_says_what_it_costs"
+        f"{TRAINING}::test_one_epoch_of_mnist_works_and_reports_its_cost"
     ),
     'make train ARGS="--dataset digits"': f"{COMMANDS}::test_make_trains_and_serves_the_result",
     "make serve MNN_CHECKPOINT=checkpoints/sklearn-digits.safetensors": (
