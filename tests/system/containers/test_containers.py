@@ -253,7 +253,7 @@ def test_a_damaged_checkpoint_changes_nothing_and_is_reported(compose: Compose) 
     body = described(container)
     assert body["version"] == good
     assert body["reload_error"].startswith("digits.safetensors: not a whole safetensors file")
-    assert "the new checkpoint was not taken" in compose("logs", "service").stdout
+    assert "the new checkpoint was rejected" in compose("logs", "service").stdout
 
     # A start with it fails instead of serving something else.
     compose("stop")
