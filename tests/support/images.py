@@ -13,6 +13,24 @@ def drawn_seven(size: int = 200, *, ink: int = 20, paper: int = 240) -> Image.Im
     return picture
 
 
+def crossed_strokes() -> bytes:
+    """A cross as a PNG file: no digit, so that the draws disagree and no number is trivial."""
+    picture = Image.new("L", (200, 200), 240)
+    draw = ImageDraw.Draw(picture)
+    draw.line([(40, 40), (160, 160)], fill=20, width=16)
+    draw.line([(160, 40), (40, 160)], fill=20, width=16)
+    return encoded(picture)
+
+
+def sample_images() -> dict[str, bytes]:
+    """A seven, something that is no digit, and a blank image, as PNG files."""
+    return {
+        "seven": encoded(drawn_seven()),
+        "no digit": crossed_strokes(),
+        "blank": encoded(Image.new("L", (28, 28), 255)),
+    }
+
+
 def encoded(picture: Image.Image, form: str = "PNG", **options: object) -> bytes:
     """The picture as a file's bytes."""
     buffer = io.BytesIO()

@@ -6,28 +6,23 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.integration.api.test_bad_input import (
-    MIB,
-    check_problem,
-    check_problem_body,
-    png_chunk,
-    png_header,
-    truncated,
-)
-from tests.integration.api.test_predict import PICTURES, crossed_strokes
-from tests.support.images import drawn_seven, encoded
+from tests.support.damaged_images import png_chunk, png_header, truncated
+from tests.support.images import crossed_strokes, drawn_seven, encoded, sample_images
+from tests.support.problems import check_problem, check_problem_body
+
+MIB = 2**20
 
 
-def named(*pictures: bytes) -> list[tuple[str, tuple[str, bytes]]]:
-    return [("files", (f"{i}.png", picture)) for i, picture in enumerate(pictures)]
+def named(*images: bytes) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("files", (f"{i}.png", image)) for i, image in enumerate(images)]
 
 
-def ask(client: httpx.Client, *pictures: bytes, **query: Any) -> list[dict[str, Any]]:
-    answer = client.post("/predict/batch", files=named(*pictures), params=query)
+def ask(client: httpx.Client, *images: bytes, **query: Any) -> list[dict[str, Any]]:
+    answer = client.post("/predict/batch", files=named(*images), params=query)
     assert answer.status_code == 200, answer.text
     assert set(answer.json()) == {"results"}
     results: list[dict[str, Any]] = answer.json()["results"]
-    assert len(results) == len(pictures)
+    assert len(results) == len(images)
     return results
 
 
@@ -36,15 +31,15 @@ def ask(client: httpx.Client, *pictures: bytes, **query: Any) -> list[dict[str, 
     [{}, {"samples": 50}, {"level": 0.5, "draws": True}, {"samples": 60, "preview": True}],
     ids=str,
 )
-def test_entries_are_what_predict_answers_one_by_one_in_order(
+def test_each_entry_equals_the_answer_of_predict_in_order(
     client: httpx.Client, query: dict[str, Any]
 ) -> None:
-    pictures = [*PICTURES.values(), *reversed(PICTURES.values()), crossed_strokes()]
+    samples = list(sample_images().values())
+    images = [*samples, *reversed(samples), crossed_strokes()]
     alone = [
-        client.post("/predict", files={"file": picture}, params=query).json()
-        for picture in pictures
+        client.post("/predict", files={"file": image}, params=query).json() for image in images
     ]
-    assert ask(client, *pictures, **query) == alone
+    assert ask(client, *images, **query) == alone
     assert alone[0] != alone[1] != alone[2]
 
 
@@ -53,7 +48,7 @@ def test_one_file_is_a_batch(client: httpx.Client, seven_png: bytes) -> None:
     assert only["prediction"] == "7"
 
 
-def test_unreadable_files_are_problems_among_the_answers(
+def test_unreadable_files_get_a_problem_and_the_others_an_answer(
     client: httpx.Client, seven_png: bytes
 ) -> None:
     too_many_pixels = png_header(9000) + png_chunk(b"IDAT", b"")
@@ -82,14 +77,12 @@ def test_unreadable_files_are_problems_among_the_answers(
     assert (first["prediction"], last["prediction"]) == ("7", "7")
 
 
-def test_a_batch_of_nothing_but_unreadable_files_is_answered(client: httpx.Client) -> None:
+def test_a_batch_of_unreadable_files_is_answered(client: httpx.Client) -> None:
     results = ask(client, b"text", b"")
     assert [entry["error"]["status"] for entry in results] == [415, 422]
 
 
-def test_as_many_files_as_allowed_are_answered_and_one_more_is_413(
-    client: httpx.Client, seven_png: bytes
-) -> None:
+def test_64_files_are_answered_and_65_are_413(client: httpx.Client, seven_png: bytes) -> None:
     results = ask(client, *[seven_png] * 64, samples=4, level=0.5)
     assert {entry["prediction"] for entry in results} == {"7"}
     answer = client.post("/predict/batch", files=named(*[seven_png] * 65))
@@ -111,13 +104,13 @@ def test_a_body_over_the_limit_of_a_batch_is_413(client: httpx.Client) -> None:
     ],
     ids=["no body", "JSON", "part with another name", "text field"],
 )
-def test_no_files_are_422_and_the_part_is_named(
+def test_no_files_are_422_and_the_detail_names_the_part(
     client: httpx.Client, request_: dict[str, Any]
 ) -> None:
     assert "'files'" in check_problem(client.post("/predict/batch", **request_), 422)
 
 
-def test_a_parameter_out_of_range_refuses_the_whole_batch(
+def test_a_parameter_out_of_range_rejects_the_whole_batch(
     client: httpx.Client, seven_png: bytes
 ) -> None:
     answer = client.post("/predict/batch?samples=101", files=named(seven_png, b"text"))

@@ -1,4 +1,4 @@
-"""What the service says of itself: the model it serves, its state, its OpenAPI document."""
+"""`GET /model` and the health probes, also while the service starts."""
 
 import re
 import time
@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from model import save_checkpoint
-from tests.integration.api.test_bad_input import check_problem
 from tests.support.checkpoints import tiny_checkpoint
+from tests.support.problems import check_problem
 from tests.support.server import Server
 
 ABSENT = "weights-that-are-not-there.safetensors"
@@ -19,10 +19,10 @@ ABSENT = "weights-that-are-not-there.safetensors"
 
 @pytest.fixture(scope="module")
 def starting(make_server: Callable[..., Server], seven_png: bytes) -> tuple[Server, Any]:
-    """A service with ten times the draws, named a missing checkpoint, and how its start went.
+    """A service whose checkpoint is missing, with many draws so that loading takes a while.
 
     Returns:
-        The service, ready, and its answers until it was: (path, answer).
+        The service, ready, and its answers until then: (name, answer).
     """
     server = make_server(ready=False, draws=1000, checkpoint=ABSENT)
     answers: list[tuple[str, httpx.Response]] = []
@@ -36,7 +36,7 @@ def starting(make_server: Callable[..., Server], seven_png: bytes) -> tuple[Serv
                 answers.append(("predict", client.post("/predict", files={"file": seven_png})))
                 answers.append(("ready", client.get("/health/ready")))
             except httpx.ConnectError:
-                time.sleep(0.02)  # it does not listen yet
+                time.sleep(0.02)  # not listening yet
     return server, answers
 
 
@@ -56,9 +56,9 @@ def described(server: Server) -> dict[str, Any]:
     return body
 
 
-def answered(server: Server, picture: bytes, **query: Any) -> dict[str, Any]:
+def answered(server: Server, image: bytes, **query: Any) -> dict[str, Any]:
     with server.client() as client:
-        answer = client.post("/predict", files={"file": picture}, params=query)
+        answer = client.post("/predict", files={"file": image}, params=query)
     assert answer.status_code == 200
     body: dict[str, Any] = answer.json()
     return body
@@ -67,7 +67,7 @@ def answered(server: Server, picture: bytes, **query: Any) -> dict[str, Any]:
 # The model
 
 
-def test_the_model_describes_itself_in_full(server: Server) -> None:
+def test_the_description_is_complete(server: Server) -> None:
     body = described(server)
     assert body["name"] == "digits"
     assert re.fullmatch(r"[0-9a-f]{12}", body["version"])
@@ -81,10 +81,10 @@ def test_the_model_describes_itself_in_full(server: Server) -> None:
     assert 0.1 < body["mflop_per_draw"] < 100
     assert body["device"] in ("cpu", "cuda")
     assert body["engine"]
-    assert body["lanes"] >= 1
+    assert body["worker_threads"] >= 1
 
 
-def test_the_model_states_its_rules_and_for_whom_they_hold(server: Server) -> None:
+def test_the_description_states_the_rules_and_their_population(server: Server) -> None:
     decision, conformal = described(server)["decision"], described(server)["conformal"]
     assert 0 < decision["target"] < 0.1
     assert 0.5 < decision["confidence"] < 1
@@ -96,20 +96,20 @@ def test_the_model_states_its_rules_and_for_whom_they_hold(server: Server) -> No
     assert conformal["n_calibration"] >= 1000
 
 
-def test_the_model_states_held_out_figures_with_their_n(server: Server) -> None:
+def test_the_description_states_held_out_metrics_with_their_n(server: Server) -> None:
     metrics = described(server)["metrics"]
     assert metrics["test"]["n"] == 10_000
     assert 0 < metrics["test"]["error"] < 0.02
-    foreign = metrics.pop("foreign")
+    out_of_distribution = metrics.pop("foreign")
     for group in metrics.values():
         assert group["n"] > 0
         assert {"error", "nll", "brier_score", "calibration_error"} <= group.keys()
-    for group in foreign.values():
+    for group in out_of_distribution.values():
         assert group["n"] > 0
         assert {"accepted", "unlike_training", "auroc"} <= group.keys()
 
 
-def test_the_model_states_how_it_was_trained(server: Server) -> None:
+def test_the_description_states_how_the_model_was_trained(server: Server) -> None:
     training = described(server)["training"]
     assert training["data"]["fit"]["n"] > 10_000
     assert re.fullmatch(r"[0-9a-f]{64}", training["data"]["fit"]["sha256"])
@@ -117,7 +117,7 @@ def test_the_model_states_how_it_was_trained(server: Server) -> None:
     assert re.match(r"\d{4}-\d\d-\d\dT", training["created"])
 
 
-def test_answers_name_the_model_that_gave_them(server: Server, seven_png: bytes) -> None:
+def test_answers_name_their_model(server: Server, seven_png: bytes) -> None:
     body = described(server)
     assert answered(server, seven_png)["model"] == {
         "name": body["name"],
@@ -125,7 +125,8 @@ def test_answers_name_the_model_that_gave_them(server: Server, seven_png: bytes)
     }
 
 
-def test_another_number_of_draws_is_another_version_of_the_same_draws(
+@pytest.mark.not_through_ray("it compares two services by turns")
+def test_more_draws_are_another_version_that_starts_with_the_same_draws(
     server: Server, starting: tuple[Server, Any], seven_png: bytes
 ) -> None:
     many, _ = starting
@@ -138,6 +139,7 @@ def test_another_number_of_draws_is_another_version_of_the_same_draws(
         assert mine == pytest.approx(other, abs=1e-5)
 
 
+@pytest.mark.not_through_ray("on Ray, MNN_CHECKPOINT has no effect; test_ray.py rolls files out")
 def test_a_checkpoint_in_a_file_is_served(
     from_file: Server, server: Server, seven_png: bytes
 ) -> None:
@@ -155,6 +157,7 @@ def test_a_checkpoint_in_a_file_is_served(
     assert "40" in check_problem(refused, 422)
 
 
+@pytest.mark.not_through_ray("it changes the process's environment")
 def test_without_torch_it_serves_the_same(
     make_server: Callable[..., Server],
     server: Server,
@@ -169,20 +172,21 @@ def test_without_torch_it_serves_the_same(
     assert answered(without, seven_png) == answered(server, seven_png)
 
 
-def test_a_missing_checkpoint_leaves_the_shipped_weights_and_a_warning_that_names_it(
+@pytest.mark.not_through_ray("it reads the log of a process")
+def test_without_the_named_checkpoint_the_bundled_weights_are_served_with_a_warning(
     starting: tuple[Server, Any], server: Server
 ) -> None:
     without, _ = starting
     assert described(without)["source"] == "shipped"
     warnings = [line["message"] for line in without.logged() if line["level"] == "warning"]
     assert any(ABSENT in line and "shipped" in line for line in warnings)
-    assert "does not exist" not in server.log.read_text()  # none was named to that one
+    assert "does not exist" not in server.log.read_text()  # that one names none
 
 
 # Health
 
 
-def test_a_service_that_has_started_is_live_and_ready(client: httpx.Client) -> None:
+def test_a_started_service_is_live_and_ready(client: httpx.Client) -> None:
     for state in ("live", "ready"):
         answer = client.get(f"/health/{state}")
         assert answer.status_code == 200
@@ -191,7 +195,8 @@ def test_a_service_that_has_started_is_live_and_ready(client: httpx.Client) -> N
         assert "total;dur=" in answer.headers["server-timing"]
 
 
-def test_while_it_starts_it_is_live_and_everything_else_is_503(
+@pytest.mark.not_through_ray("Ray sends nothing to a replica that is starting")
+def test_while_it_starts_it_is_live_and_the_rest_is_503(
     starting: tuple[Server, Any],
 ) -> None:
     _, answers = starting
@@ -208,6 +213,7 @@ def test_while_it_starts_it_is_live_and_everything_else_is_503(
             assert int(answer.headers["retry-after"]) >= 1
 
 
+@pytest.mark.not_through_ray("Ray sends nothing to a replica that is starting")
 def test_once_ready_it_stays_ready(starting: tuple[Server, Any]) -> None:
     _, answers = starting
     for path in ("ready", "model", "predict"):

@@ -1,4 +1,4 @@
-"""What the page is made of, as it comes over the socket."""
+"""The web page and its files, over a socket."""
 
 import re
 import shutil
@@ -12,15 +12,15 @@ from model.checkpoint import BUNDLED
 from tests.support.paths import ROOT
 from tests.support.server import Server
 
-WEB = ROOT / "service" / "web"
+WEB = ROOT / "service" / "static" / "web"
 
 
-def test_the_page_and_all_its_parts_are_served(client: httpx.Client) -> None:
+def test_the_page_and_its_files_are_served(client: httpx.Client) -> None:
     page = client.get("/")
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     parts = set(re.findall(r'(?:src|href)="(web/[^"]+)"', page.text))
     assert {"web/main.js", "web/style.css"} <= parts
-    while True:  # what modules import, and so on
+    while True:  # follow the imports of the modules
         imported = {
             f"web/{name}"
             for part in parts
@@ -36,7 +36,7 @@ def test_the_page_and_all_its_parts_are_served(client: httpx.Client) -> None:
     assert sum(file.stat().st_size for file in WEB.iterdir()) < 100_000
 
 
-def test_the_policy_allows_nothing_from_elsewhere_and_nothing_inline(client: httpx.Client) -> None:
+def test_the_policy_allows_only_this_service_and_nothing_inline(client: httpx.Client) -> None:
     page = client.get("/")
     policy = dict(
         part.strip().split(" ", 1) for part in page.headers["Content-Security-Policy"].split(";")
@@ -50,7 +50,7 @@ def test_the_policy_allows_nothing_from_elsewhere_and_nothing_inline(client: htt
             assert not re.search(r"https?://(?!127\.0\.0\.1|www\.w3\.org)", file.read_text())
 
 
-def test_an_unchanged_part_is_not_sent_again(client: httpx.Client) -> None:
+def test_an_unchanged_file_is_not_sent_again(client: httpx.Client) -> None:
     first = client.get("/web/main.js")
     assert first.headers["Content-Type"] == "text/javascript; charset=utf-8"
     again = client.get("/web/main.js", headers={"If-None-Match": first.headers["ETag"]})
@@ -65,22 +65,22 @@ def test_an_unchanged_part_is_not_sent_again(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("name", ["nothing.js", "..%2Fapp.py", "%2e%2e%2fapp.py", "py.typed", ""])
-def test_nothing_else_is_served(client: httpx.Client, name: str) -> None:
+def test_no_other_file_is_served(client: httpx.Client, name: str) -> None:
     answer = client.get(f"/web/{name}")
     assert answer.status_code == 404
     assert answer.headers["Content-Type"] == "application/problem+json"
 
 
-def test_the_report_of_the_shipped_model_comes_with_it(client: httpx.Client) -> None:
+def test_the_report_of_the_bundled_model_is_served(client: httpx.Client) -> None:
     answer = client.get("/model/report")
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert "script-src" not in answer.headers["Content-Security-Policy"]  # so none: 'none'
+    assert "script-src" not in answer.headers["Content-Security-Policy"]  # default: 'none'
     assert "<script" not in answer.text
     assert client.get("/model").json()["version"] in answer.text
 
 
-def test_a_report_is_shown_only_with_the_model_it_is_about(
+def test_a_report_is_served_only_with_its_model(
     make_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     weights = tmp_path / "mine.safetensors"

@@ -1,4 +1,4 @@
-"""`POST /predict`: the answer's fields and mathematics, and that it never depends on company."""
+"""`POST /predict`: the answer's fields and numbers, alone and beside other requests."""
 
 import base64
 import io
@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from tests.integration.api.test_bad_input import TIMING, check_problem
-from tests.support.images import drawn_seven, encoded
+from tests.support.images import drawn_seven, encoded, sample_images
+from tests.support.problems import TIMING, check_problem
 
 FIELDS = {
     "prediction": str,
@@ -34,24 +34,11 @@ FIELDS = {
 MEASURES = ("predictive_entropy", "expected_entropy", "mutual_information")
 
 
-def crossed_strokes() -> bytes:
-    """Two crossing strokes: no digit, so that the networks disagree and no number is trivial."""
-    picture = Image.new("L", (200, 200), 240)
-    draw = ImageDraw.Draw(picture)
-    draw.line([(40, 40), (160, 160)], fill=20, width=16)
-    draw.line([(160, 40), (40, 160)], fill=20, width=16)
-    return encoded(picture)
+IMAGES = sample_images()
 
 
-PICTURES = {
-    "seven": encoded(drawn_seven()),
-    "no digit": crossed_strokes(),
-    "blank": encoded(Image.new("L", (28, 28), 255)),
-}
-
-
-def ask(client: httpx.Client, picture: bytes, **query: Any) -> dict[str, Any]:
-    answer = client.post("/predict", files={"file": picture}, params=query)
+def ask(client: httpx.Client, image: bytes, **query: Any) -> dict[str, Any]:
+    answer = client.post("/predict", files={"file": image}, params=query)
     assert answer.status_code == 200, answer.text
     body: dict[str, Any] = answer.json()
     return body
@@ -73,9 +60,9 @@ def test_the_seven_is_read_and_accepted(client: httpx.Client, seven_png: bytes) 
     assert body["level"] == 0.95
 
 
-@pytest.mark.parametrize("picture", PICTURES)
-def test_every_field_has_its_type_and_range(client: httpx.Client, picture: str) -> None:
-    body = ask(client, PICTURES[picture])
+@pytest.mark.parametrize("name", IMAGES)
+def test_every_field_has_its_type_and_range(client: httpx.Client, name: str) -> None:
+    body = ask(client, IMAGES[name])
     assert {name: type(value) for name, value in body.items()} == FIELDS
     assert body["decision"] == ("review" if body["reasons"] else "accept")
     assert [entry["label"] for entry in body["classes"]] == list("0123456789")
@@ -84,11 +71,11 @@ def test_every_field_has_its_type_and_range(client: httpx.Client, picture: str) 
         assert 0 <= entry["lower"] <= entry["upper"] <= 1
         assert 0 <= entry["probability"] <= 1
         assert 0 <= entry["std"] <= 0.5
-    strange = body["not_a_digit"]
-    assert set(strange) == {"probability", "lower", "upper", "std"}
-    assert 0 <= strange["lower"] <= strange["upper"] <= 1
-    assert 0 <= strange["probability"] <= 1
-    assert 0 <= strange["std"] <= 0.5
+    other = body["not_a_digit"]
+    assert set(other) == {"probability", "lower", "upper", "std"}
+    assert 0 <= other["lower"] <= other["upper"] <= 1
+    assert 0 <= other["probability"] <= 1
+    assert 0 <= other["std"] <= 0.5
     assert set(body["uncertainty"]) == set(MEASURES)
     assert all(0 <= value <= math.log(10) for value in body["uncertainty"].values())
     assert body["prediction"] in body["prediction_set"]
@@ -97,9 +84,9 @@ def test_every_field_has_its_type_and_range(client: httpx.Client, picture: str) 
         assert number == round(number, 6)
 
 
-@pytest.mark.parametrize("picture", PICTURES)
-def test_the_numbers_of_an_answer_agree_with_each_other(client: httpx.Client, picture: str) -> None:
-    body = ask(client, PICTURES[picture])
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_numbers_agree_with_each_other(client: httpx.Client, name: str) -> None:
+    body = ask(client, IMAGES[name])
     probability = numbers(body, "probability")
     total, expected, mutual = (body["uncertainty"][name] for name in MEASURES)
     assert abs(probability.sum() - 1) < 1e-5
@@ -109,10 +96,8 @@ def test_the_numbers_of_an_answer_agree_with_each_other(client: httpx.Client, pi
 
 
 @pytest.mark.parametrize("level", [0.5, 0.9, 0.95])
-def test_the_numbers_of_an_answer_are_those_of_its_draws(
-    client: httpx.Client, level: float
-) -> None:
-    body = ask(client, PICTURES["no digit"], draws=True, level=level)
+def test_the_numbers_follow_from_the_draws(client: httpx.Client, level: float) -> None:
+    body = ask(client, IMAGES["no digit"], draws=True, level=level)
     draws = np.array(body["draws"])
     assert draws.shape == (100, 10)
     np.testing.assert_allclose(draws.sum(1), 1, atol=1e-3)
@@ -128,11 +113,11 @@ def test_the_numbers_of_an_answer_are_those_of_its_draws(
     total = -(mean * np.log(np.maximum(mean, 1e-12))).sum()
     assert body["uncertainty"]["expected_entropy"] == pytest.approx(expected, abs=5e-3)
     assert body["uncertainty"]["predictive_entropy"] == pytest.approx(total, abs=1e-4)
-    assert numbers(body, "std").max() > 0.01  # the networks disagree, so this was a real check
+    assert numbers(body, "std").max() > 0.01  # the draws disagree, so the check means something
 
 
 def test_a_wider_level_gives_wider_intervals(client: httpx.Client) -> None:
-    answers = [ask(client, PICTURES["no digit"], level=level) for level in (0.5, 0.8, 0.98)]
+    answers = [ask(client, IMAGES["no digit"], level=level) for level in (0.5, 0.8, 0.98)]
     widths = [numbers(body, "upper") - numbers(body, "lower") for body in answers]
     assert [body["level"] for body in answers] == [0.5, 0.8, 0.98]
     assert (widths[0] <= widths[1]).all()
@@ -141,8 +126,8 @@ def test_a_wider_level_gives_wider_intervals(client: httpx.Client) -> None:
 
 
 def test_fewer_samples_are_the_first_of_the_draws(client: httpx.Client) -> None:
-    few = ask(client, PICTURES["no digit"], samples=50, draws=True)
-    all_ = ask(client, PICTURES["no digit"], draws=True)
+    few = ask(client, IMAGES["no digit"], samples=50, draws=True)
+    all_ = ask(client, IMAGES["no digit"], draws=True)
     assert few["samples"] == len(few["draws"]) == 50
     np.testing.assert_allclose(few["draws"], all_["draws"][:50], atol=1.01e-4)  # one rounding
     assert few["classes"] != all_["classes"]
@@ -163,34 +148,32 @@ def test_the_preview_is_what_the_network_saw(client: httpx.Client, seven_png: by
     with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as preview:
         assert (preview.format, preview.mode, preview.size) == ("PNG", "L", (28, 28))
         pixels = np.asarray(preview)
-    assert pixels.max() == 255  # ink is high ...
+    assert pixels.max() == 255  # the foreground is high ...
     assert pixels[:, 0].max() == 0  # ... on a background of 0
     assert pixels[4:14].sum() > pixels[14:24].sum()  # a seven has its bar above
 
 
 @pytest.mark.parametrize("paper", [0, 128, 255])
-def test_a_blank_picture_is_an_answer_that_asks_for_review(
-    client: httpx.Client, paper: int
-) -> None:
+def test_a_blank_image_asks_for_review(client: httpx.Client, paper: int) -> None:
     body = ask(client, encoded(Image.new("L", (100, 60), paper)))
     assert body["decision"] == "review"
     assert "no_ink" in body["reasons"]
 
 
-def test_what_the_door_finds_odd_goes_to_a_person(client: httpx.Client) -> None:
+def test_several_shapes_and_blots_ask_for_review(client: httpx.Client) -> None:
     two = Image.new("L", (400, 200), 240)
     two.paste(drawn_seven(), (0, 0))
     two.paste(drawn_seven(), (200, 0))
     blot = Image.new("L", (200, 200), 240)
     blot.paste(10, (50, 50, 150, 160))
-    for picture, reason in ((two, "several_shapes"), (blot, "not_digit_shaped")):
-        body = client.post("/predict", files={"file": encoded(picture)}).json()
+    for image, reason in ((two, "several_shapes"), (blot, "not_digit_shaped")):
+        body = client.post("/predict", files={"file": encoded(image)}).json()
         assert body["decision"] == "review"
         assert reason in body["reasons"]
 
 
-def test_a_picture_that_is_no_digit_asks_for_review(client: httpx.Client) -> None:
-    body = ask(client, PICTURES["no digit"])
+def test_an_image_of_no_digit_asks_for_review(client: httpx.Client) -> None:
+    body = ask(client, IMAGES["no digit"])
     assert body["decision"] == "review"
     assert "unlike_training" in body["reasons"]
     assert body["not_a_digit"]["probability"] > 0.5
@@ -198,13 +181,13 @@ def test_a_picture_that_is_no_digit_asks_for_review(client: httpx.Client) -> Non
 
 def test_the_same_request_gives_the_same_bytes(client: httpx.Client) -> None:
     query = {"samples": 60, "level": 0.9, "draws": True, "preview": True}
-    files = {"file": PICTURES["no digit"]}
+    files = {"file": IMAGES["no digit"]}
     first, second = (client.post("/predict", files=files, params=query) for _ in range(2))
     assert first.status_code == 200
     assert first.content == second.content
 
 
-def test_answers_in_company_are_the_same_bytes_as_alone(client: httpx.Client) -> None:
+def test_answers_beside_other_requests_are_the_same_bytes_as_alone(client: httpx.Client) -> None:
     queries: list[dict[str, Any]] = [
         {},
         {"samples": 50},
@@ -212,8 +195,8 @@ def test_answers_in_company_are_the_same_bytes_as_alone(client: httpx.Client) ->
         {"level": 0.8, "draws": True},
         {"samples": 77, "preview": True},
     ]
-    pictures = [*PICTURES.values(), encoded(drawn_seven(60, ink=250, paper=5), "JPEG")]
-    requests = [(picture, query) for picture in pictures for query in queries] * 2
+    images = [*IMAGES.values(), encoded(drawn_seven(60, ink=250, paper=5), "JPEG")]
+    requests = [(image, query) for image in images for query in queries] * 2
 
     def send(request: tuple[bytes, dict[str, Any]]) -> bytes:
         answer = client.post("/predict", files={"file": request[0]}, params=request[1])
@@ -225,7 +208,7 @@ def test_answers_in_company_are_the_same_bytes_as_alone(client: httpx.Client) ->
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(send, [requests[i] for i in order]))
     assert together == [alone[i] for i in order]
-    assert len(set(alone)) == len(pictures) * len(queries)
+    assert len(set(alone)) == len(images) * len(queries)
 
 
 @pytest.mark.parametrize("request_id", ["a", "abc-123_X.y", "0" * 64])
@@ -240,6 +223,7 @@ def test_a_sane_request_id_is_echoed(
     assert refused.json()["request_id"] == request_id
 
 
+@pytest.mark.not_through_ray("Ray's proxy repeats the client's ID beside that of the service")
 @pytest.mark.parametrize(
     "request_id", ["", "0" * 65, "a b", "a;b", '"<script>"', "é".encode(), "{%0a}", "a/../b"]
 )

@@ -1,4 +1,4 @@
-"""A service that cannot serve says why in one line and ends, instead of never being ready."""
+"""A service that cannot start says why in one line and ends."""
 
 import subprocess
 import sys
@@ -12,16 +12,16 @@ import pytest
 
 from model import CheckpointError, load_checkpoint, save_checkpoint
 from service import Settings, create_app
-from tests.integration.lifecycle.test_faults import running
 from tests.support.checkpoints import spoil, tiny_checkpoint
-from tests.support.server import Server, service_environment
+from tests.support.in_process import running
+from tests.support.server import Server, error_of_start, service_environment
 
 MakeServer = Callable[..., Server]
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """The file of a small checkpoint, to be spoiled."""
+    """The file of a small checkpoint, for tests to damage."""
     path = tmp_path / "spoiled.safetensors"
     save_checkpoint(tiny_checkpoint(), path)
     return path
@@ -43,15 +43,15 @@ def check_refused(server: Server, *reasons: str) -> None:
     assert "Traceback" not in log
 
 
-def test_a_missing_checkpoint_is_refused_where_the_shipped_one_may_not_stand_in(
+def test_a_missing_checkpoint_is_refused_without_the_bundled_model(
     make_server: MakeServer, tmp_path: Path
 ) -> None:
     path = tmp_path / "absent.safetensors"
-    server = make_server(ready=False, checkpoint=path, allow_shipped=False)
-    check_refused(server, str(path), "no such file", "MNN_ALLOW_SHIPPED")
+    server = make_server(ready=False, checkpoint=path, allow_bundled_model=False)
+    check_refused(server, str(path), "no such file", "MNN_ALLOW_BUNDLED_MODEL")
 
 
-def test_a_truncated_checkpoint_is_refused_though_the_shipped_one_might_stand_in(
+def test_a_truncated_checkpoint_is_refused_in_spite_of_the_bundled_model(
     make_server: MakeServer, checkpoint: Path
 ) -> None:
     data = checkpoint.read_bytes()
@@ -75,34 +75,43 @@ def test_a_checkpoint_that_holds_a_nan_is_refused_by_tensor(
     check_refused(server, str(checkpoint), "conv2.bias.mean", "not finite")
 
 
-def test_a_device_that_is_not_there_is_refused(
+def test_an_absent_device_is_refused(
     make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so that no machine has one
     check_refused(make_server(ready=False, device="cuda"), "cuda", "'auto' or 'cpu'")
 
 
-def test_a_checkpoint_that_cannot_be_looked_up_is_refused(make_server: MakeServer) -> None:
+def test_a_checkpoint_with_an_impossible_name_is_refused(make_server: MakeServer) -> None:
     name = 300 * "x"  # longer than a file's name may be
     check_refused(make_server(ready=False, checkpoint=name), name)
 
 
 def test_a_port_in_use_is_refused(server: Server, tmp_path: Path) -> None:
     port = server.url.rsplit(":", 1)[1]
-    done = run_service(tmp_path, port=port)
+    done = subprocess.run(
+        [sys.executable, "-m", "service"],
+        env=service_environment(port=port),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode != 0
     assert "address already in use" in done.stdout
     assert "Traceback" not in done.stdout
 
 
-@pytest.mark.parametrize("part", ["make_lanes", "announce", "Refresher", "CheckpointFile"])
-def test_a_start_that_fails_after_loading_is_told_and_ends(
+@pytest.mark.parametrize("part", ["provider.make_pool", "provider.ModelProvider.install"])
+def test_a_start_that_fails_after_loading_is_logged_and_ends(
     part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(f"service.app.{part}", fail)
+    monkeypatch.setattr(f"service.model_lifecycle.{part}", fail)
     failed = threading.Event()
     app = create_app(Settings(device="cpu", draws=40), on_failed_start=failed.set)
     with running(app) as client:
@@ -116,16 +125,14 @@ def test_a_start_that_fails_after_loading_is_told_and_ends(
 METADATA: dict[str, Callable[[dict[str, Any]], object]] = {
     "size that is no whole number": lambda m: m["architecture"].update(image_size=28.0),
     "infinite width": lambda m: m["architecture"].update(hidden=[float("inf")]),
-    "number of pictures in words": lambda m: m["selective"].update(n_calibration="many"),
-    "figures that are no object": lambda m: m.update(metrics=False),
+    "number of images in words": lambda m: m["selective"].update(n_calibration="many"),
+    "metrics that are no object": lambda m: m.update(metrics=False),
     "training that is no object": lambda m: m.update(training=3),
 }
 
 
 @pytest.mark.parametrize("kind", METADATA)
-def test_metadata_that_would_break_the_service_later_is_refused_at_loading(
-    checkpoint: Path, kind: str
-) -> None:
+def test_invalid_metadata_is_refused_at_loading(checkpoint: Path, kind: str) -> None:
     spoil(checkpoint, lambda _, metadata: METADATA[kind](metadata))
     with pytest.raises(CheckpointError, match=checkpoint.name):
         load_checkpoint(checkpoint)
@@ -134,36 +141,27 @@ def test_metadata_that_would_break_the_service_later_is_refused_at_loading(
 # Settings
 
 
-def run_service(cwd: Path, **settings: object) -> subprocess.CompletedProcess[str]:
-    """Run a service that is expected to end by itself."""
-    return subprocess.run(
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("port", "abc"), ("device", "tpu"), ("draws", "1"), ("max_queued_images", "-1")],
+)
+def test_an_invalid_setting_is_named_in_one_line(name: str, value: str) -> None:
+    (line,) = error_of_start(**{name: value}).splitlines()
+    assert line.startswith(f"error: MNN_{name.upper()}={value!r}: Input should be")
+
+
+def test_every_invalid_setting_is_named(tmp_path: Path) -> None:
+    done = subprocess.run(
         [sys.executable, "-m", "service"],
-        env=service_environment(**settings),
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        env=service_environment(port="abc", device="tpu"),
+        cwd=tmp_path,
+        capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("port", "abc"), ("device", "tpu"), ("draws", "1"), ("queue", "-1")]
-)
-def test_an_invalid_setting_is_refused_in_one_line_that_names_it(
-    tmp_path: Path, name: str, value: str
-) -> None:
-    done = run_service(tmp_path, **{name: value})
     assert done.returncode == 2
-    (line,) = done.stdout.splitlines()
-    assert line.startswith(f"error: MNN_{name.upper()}={value!r}: Input should be")
-
-
-def test_every_invalid_setting_is_named_at_once(tmp_path: Path) -> None:
-    done = run_service(tmp_path, port="abc", device="tpu")
-    assert done.returncode == 2
-    assert [line.split("=")[0] for line in sorted(done.stdout.splitlines())] == [
+    assert [line.split("=")[0] for line in sorted(done.stderr.splitlines())] == [
         "error: MNN_DEVICE",
         "error: MNN_PORT",
     ]

@@ -1,17 +1,17 @@
-"""A low limit of descriptors, as many systems set it, keeps nobody out."""
+"""The service raises a low limit of file descriptors."""
 
 import resource
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from tests.integration.api.test_bad_input import connected
+from tests.support.raw_http import connected
 from tests.support.server import Server
 
 
 @contextmanager
 def soft_limit(descriptors: int) -> Iterator[None]:
-    """Few descriptors for whatever is started meanwhile, unless it raises their number itself."""
+    """Limit the descriptors of processes that are started meanwhile."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, hard))
     try:
@@ -20,7 +20,7 @@ def soft_limit(descriptors: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_more_connections_than_the_soft_limit_allows_are_accepted(
+def test_more_connections_than_the_soft_limit_are_accepted(
     make_server: Callable[..., Server],
 ) -> None:
     with soft_limit(100):

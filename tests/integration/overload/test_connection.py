@@ -1,32 +1,60 @@
-"""How long a request may take to arrive, whatever part of it is late."""
+"""Connections: bounded headers, and deadlines for slow clients."""
 
+import asyncio
 import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import httpx
 import pytest
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.server.connection import MOST_FIELDS, MOST_HEAD_BYTES
-from tests.integration.api.test_bad_input import check_problem, connected, head, part, read_answer
-from tests.integration.lifecycle.test_drain import receive_all
+from service.observability.metrics import Metrics
+from service.server.connection import (
+    MAX_HEADER_BYTES,
+    MAX_HEADERS,
+    MAX_PIPELINED,
+    make_connection_class,
+)
+from tests.support.in_process import serving
+from tests.support.metrics import counted, metric_value
+from tests.support.problems import check_problem
 from tests.support.process import rss_kb
-from tests.support.server import Server
+from tests.support.raw_http import closed, connected, head, part, read_answer, receive_all
+from tests.support.server import Server, free_port
 
+pytestmark = pytest.mark.not_through_ray("Ray's proxy reads headers itself")
+
+TIMEOUT_S = 0.5  # of `strict_server`
 GET = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+HEADER = b"X-A: b\r\n"
 
 
-@pytest.fixture(scope="module")
-def hurried(make_server: Callable[..., Server]) -> Server:
-    """A service that waits a second for whatever is sent to it."""
-    return make_server(device="cpu", draws=40, body_timeout_s=1)
+def check_plain(answer: httpx.Response, status: int) -> str:
+    """Check an answer from below the application; returns what it says."""
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.headers["connection"] == "close"
+    return answer.text
+
+
+@contextmanager
+def rejected_once(server: Server, status: int, reason: str) -> Iterator[None]:
+    """Check that the metrics count one rejection before the application."""
+    with server.client() as client, counted(client) as growth:
+        yield
+    labels = {"method": "other", "route": "none", "status": str(status)}
+    assert metric_value(growth, "mnn_requests_total", **labels) == 1
+    assert metric_value(growth, "mnn_rejections_total", reason=reason) == 1
 
 
 def trickle_until_answered(sock: socket.socket, data: bytes = b"x") -> float:
-    """Send a piece ten times a second until something comes back; the seconds that took."""
+    """Send a piece twenty times a second until an answer comes; returns the seconds."""
     began = time.monotonic()
-    sock.settimeout(0.1)
+    sock.settimeout(0.05)
     while time.monotonic() - began < 10:
         sock.sendall(data)
         try:
@@ -38,48 +66,59 @@ def trickle_until_answered(sock: socket.socket, data: bytes = b"x") -> float:
     return time.monotonic() - began
 
 
-def closed(sock: socket.socket) -> bool:
-    """Whether the service has closed the connection, or does so within ten seconds."""
-    sock.settimeout(10)
-    try:
-        return sock.recv(1) == b""
-    except ConnectionResetError:
-        return True  # what we sent last crossed the closing
-
-
-def test_a_head_that_trickles_is_408_and_its_connection_is_closed(hurried: Server) -> None:
-    with connected(hurried) as sock:
-        sock.sendall(GET + b"X-Slow: ")
-        assert 0.7 < trickle_until_answered(sock) < 4
-        detail = check_problem(read_answer(sock), 408)
-        assert "head" in detail
-        assert "1 s" in detail
+def exchanged(server: Server, *pieces: bytes) -> httpx.Response:
+    """Send pieces as long as the service takes them; returns its answer, after which it closes."""
+    with connected(server) as sock:
+        with suppress(OSError):  # closed meanwhile; the answer can be read still
+            for piece in pieces:
+                sock.sendall(piece)
+        answer = read_answer(sock)
         assert closed(sock)
-    with hurried.client() as client:
-        text = client.get("/metrics").text
-    assert 'mnn_requests_total{method="other",route="none",status="408"} 1.0' in text
+        return answer
 
 
-def test_the_head_of_a_second_request_is_bounded_as_the_first_is(hurried: Server) -> None:
-    with connected(hurried) as sock:
+# Late
+
+
+def test_headers_that_trickle_are_408(strict_server: Server) -> None:
+    with rejected_once(strict_server, 408, "headers_timeout"), connected(strict_server) as sock:
+        sock.sendall(GET + b"X-Slow: ")
+        assert 0.7 * TIMEOUT_S < trickle_until_answered(sock) < 4
+        assert "headers" in check_plain(read_answer(sock), 408)
+        assert closed(sock)
+
+
+def test_the_headers_of_a_second_request_are_bounded_like_the_first(strict_server: Server) -> None:
+    with connected(strict_server) as sock:
         sock.sendall(GET + b"\r\n")
         assert read_answer(sock).status_code == 200
         sock.sendall(GET)
-        check_problem(read_answer(sock), 408)
+        check_plain(read_answer(sock), 408)
         assert closed(sock)
 
 
-def test_a_connection_on_which_nothing_is_sent_is_closed(hurried: Server) -> None:
-    with connected(hurried) as sock:
-        assert closed(sock)
+@pytest.mark.parametrize("sent", [b"", b"\r\n", b"\r\n\r\n"])
+def test_a_connection_without_a_request_is_closed(strict_server: Server, sent: bytes) -> None:
+    with connected(strict_server) as sock:
+        sock.sendall(sent)
+        assert closed(sock, 4)
 
 
-def test_the_rest_of_a_body_that_has_its_answer_is_not_awaited_for_ever(hurried: Server) -> None:
-    with connected(hurried) as sock:
+@pytest.mark.parametrize("sent", [b"\r\n", b"\r\n\r\n"])
+def test_blank_lines_do_not_keep_a_connection_open(strict_server: Server, sent: bytes) -> None:
+    with connected(strict_server) as sock:
+        sock.sendall(GET + b"\r\n")
+        assert read_answer(sock).status_code == 200
+        sock.sendall(sent)
+        assert closed(sock, 4)
+
+
+def test_the_rest_of_an_answered_body_is_not_awaited_for_ever(strict_server: Server) -> None:
+    with connected(strict_server) as sock:
         sock.sendall(head("/nothing", "Content-Length: 5000") + part(b"x"))
         check_problem(read_answer(sock), 404)
         began = time.monotonic()
-        sock.settimeout(0.1)
+        sock.settimeout(0.05)
         while time.monotonic() - began < 10:
             try:
                 sock.sendall(b"x")
@@ -87,150 +126,195 @@ def test_the_rest_of_a_body_that_has_its_answer_is_not_awaited_for_ever(hurried:
                     break
             except TimeoutError:
                 continue
-            except OSError:  # reset: what we sent last crossed the closing
+            except OSError:  # reset: the last bytes that we sent crossed its closing
                 break
-        assert 0.7 < time.monotonic() - began < 4
+        assert 0.7 * TIMEOUT_S < time.monotonic() - began < 4
 
 
-def test_a_request_that_is_whole_in_time_may_take_longer_to_answer(
-    make_server: Callable[..., Server], seven_png: bytes
+def test_a_body_after_its_answer_does_not_keep_the_connection_open(strict_server: Server) -> None:
+    with connected(strict_server) as sock:
+        sock.sendall(head("/nothing", "Content-Length: 5"))
+        check_problem(read_answer(sock), 404)
+        sock.sendall(b"xxxxx")
+        assert closed(sock, 4)
+
+
+def test_the_timeout_does_not_bound_the_time_to_answer(
+    shared_server: Callable[..., Server], seven_png: bytes
 ) -> None:
-    server = make_server(device="cpu", lanes=1, body_timeout_s=0.05)
+    server = shared_server(device="cpu", worker_threads=1, body_timeout_s=0.05)
     with server.client() as client:
         answer = client.post("/predict/batch", files=[("files", seven_png)] * 64)
         assert answer.status_code == 200
         assert answer.elapsed.total_seconds() > 0.05
-        time.sleep(0.2)  # idle for longer: this is what the keep-alive time is for
+        time.sleep(0.2)  # idle for longer: the keep-alive time applies
         assert client.get("/health/live").status_code == 200
 
 
-def accepts(server: Server) -> bool:
-    with server.client() as client:
-        return client.get("/health/live").status_code == 200
+# Too large
 
 
-def exchanged(server: Server, *pieces: bytes) -> httpx.Response:
-    """Send pieces as long as they are taken; the first answer, after which the service closes."""
-    with connected(server) as sock:
-        try:
-            for piece in pieces:
-                sock.sendall(piece)
-        except OSError:  # closed meanwhile; what it answered is here still
-            pass
-        answer = read_answer(sock)
-        assert closed(sock)
-        return answer
-
-
-FIELD = b"X-A: b\r\n"
-HEADS_TOO_LARGE = {
-    "many lines": (GET, FIELD * (MOST_FIELDS + 1) + b"\r\n"),
-    "many lines that never end": (GET, *[FIELD * 10_000] * 20),
-    "a long line": (GET + b"X-A: " + b"x" * MOST_HEAD_BYTES + b"\r\n\r\n",),
-    "a line that never ends": (GET + b"X-A: ", *[b"x" * 50_000] * 20),
-    "an address that never ends": (b"GET /", *[b"x" * 50_000] * 20),
+TOO_LARGE = {
+    "many headers": (GET, HEADER * (MAX_HEADERS + 1) + b"\r\n"),
+    "headers that never end": (GET, *[HEADER * 10_000] * 20),
+    "a long header": (GET + b"X-A: " + b"x" * MAX_HEADER_BYTES + b"\r\n\r\n",),
+    "a header that never ends": (GET + b"X-A: ", *[b"x" * 50_000] * 20),
+    "a path that never ends": (b"GET /", *[b"x" * 50_000] * 20),
 }
 
 
-@pytest.mark.parametrize("kind", HEADS_TOO_LARGE)
-def test_a_head_that_is_too_large_is_431(hurried: Server, kind: str) -> None:
-    answer = exchanged(hurried, *HEADS_TOO_LARGE[kind])
-    assert "head" in check_problem(answer, 431)
-    assert answer.headers["connection"] == "close"
-    assert accepts(hurried)
+@pytest.mark.parametrize("kind", TOO_LARGE)
+def test_headers_that_are_too_large_are_431(strict_server: Server, kind: str) -> None:
+    with rejected_once(strict_server, 431, "headers_too_large"):
+        answer = exchanged(strict_server, *TOO_LARGE[kind])
+    assert "headers" in check_plain(answer, 431)
 
 
-def test_a_head_at_the_bound_is_read(hurried: Server) -> None:
-    with connected(hurried) as sock:
-        sock.sendall(GET + FIELD * (MOST_FIELDS - 1) + b"\r\n")
+def test_headers_at_the_bound_are_read(strict_server: Server) -> None:
+    with connected(strict_server) as sock:
+        sock.sendall(GET + HEADER * (MAX_HEADERS - 1) + b"\r\n")
         assert read_answer(sock).status_code == 200
-        sock.sendall(GET + b"X-A: " + b"x" * (MOST_HEAD_BYTES - 200) + b"\r\n\r\n")
+        sock.sendall(GET + b"X-A: " + b"x" * (MAX_HEADER_BYTES - 200) + b"\r\n\r\n")
         assert read_answer(sock).status_code == 200
 
 
-def test_what_follows_a_chunked_body_is_bounded_as_a_head_is(hurried: Server) -> None:
+def test_trailers_and_chunk_extensions_are_bounded_like_headers(strict_server: Server) -> None:
     chunked = head("/predict", "Transfer-Encoding: chunked") + b"1\r\nx\r\n"
-    for rest in (b"0\r\n" + FIELD, b"0\r\nX-A: ", b"1;a="):
-        with connected(hurried) as sock:
+    for rest in (b"0\r\n" + HEADER, b"0\r\nX-A: ", b"1;a="):
+        with connected(strict_server) as sock:
             with suppress(OSError):
-                for piece in (chunked, rest, *[FIELD * 5000] * 20):
+                for piece in (chunked, rest, *[HEADER * 5000] * 20):
                     sock.sendall(piece)
-            with suppress(ConnectionResetError):  # what we sent last crossed the closing
+            with suppress(ConnectionResetError):  # the last bytes crossed its closing
                 receive_all(sock)
-    before = rss_kb(hurried.process.pid)
-    with connected(hurried) as sock, suppress(OSError):
+    before = rss_kb(strict_server.process.pid)
+    with connected(strict_server) as sock, suppress(OSError):
         sock.sendall(chunked + b"0\r\n")
         for _ in range(400):
-            sock.sendall(FIELD * 10_000)
-    assert rss_kb(hurried.process.pid) - before < 20_000
+            sock.sendall(HEADER * 10_000)
+    assert rss_kb(strict_server.process.pid) - before < 20_000
 
 
-NO_REQUESTS = {
+def test_a_client_that_pipelines_too_much_is_cut_off(strict_server: Server) -> None:
+    with connected(strict_server) as sock:
+        with suppress(OSError):
+            sock.sendall((GET + b"\r\n") * 2000)
+        with suppress(ConnectionResetError):
+            answered = receive_all(sock)
+    assert answered.count(b"HTTP/1.1 200") == MAX_PIPELINED + 1  # one is answered, so many wait
+    assert answered.count(b"connection: close") == 1
+
+
+# Not HTTP
+
+
+NOT_HTTP = {
     "words": b"hello there\r\n\r\n",
-    "a broken head": b"GET / HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n",
+    "a broken header": b"GET / HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n",
     "two lengths": head("/predict", "Content-Length: 1", "Content-Length: 2"),
     "a length and chunks": head("/predict", "Content-Length: 1", "Transfer-Encoding: chunked"),
 }
 
 
-@pytest.mark.parametrize("kind", NO_REQUESTS)
-def test_what_is_no_request_is_400_as_any_problem_is(
-    make_server: Callable[..., Server], kind: str
-) -> None:
-    server = make_server(device="cpu", draws=40)
-    answer = exchanged(server, NO_REQUESTS[kind])
-    assert "HTTP" in check_problem(answer, 400)
-    assert answer.headers["connection"] == "close"
-    with server.client() as client:
-        text = client.get("/metrics").text
-    assert 'mnn_requests_total{method="other",route="none",status="400"} 1.0' in text
-    (line,) = [line for line in server.logged() if line.get("status") == 400]
-    assert line["request_id"] == answer.headers["x-request-id"]
-    assert line["route"] == "none"
+@pytest.mark.parametrize("kind", NOT_HTTP)
+def test_what_is_not_http_is_400_and_logged(strict_server: Server, kind: str) -> None:
+    n_lines = len(strict_server.logged())
+    with rejected_once(strict_server, 400, "malformed"):
+        answer = exchanged(strict_server, NOT_HTTP[kind])
+    assert "HTTP" in check_plain(answer, 400)
+    new = strict_server.logged()[n_lines:]
+    (line,) = [line for line in new if line.get("status") == 400]
+    assert (line["route"], line["logger"]) == ("none", "service.access")
 
 
-def test_below_v2_what_is_no_request_is_answered_as_the_protocol_has_it(hurried: Server) -> None:
-    start = b"POST /v2/models/digits/infer HTTP/1.1\r\nHost: x\r\nX-Request-ID: mine-7\r\n" + FIELD
-    for pieces, status in (((start,), 408), ((start, FIELD * 200), 431)):
-        answer = exchanged(hurried, *pieces)
-        assert answer.status_code == status
-        assert set(answer.json()) == {"error"}
-        assert answer.headers["x-request-id"] == "mine-7"
-
-
-def test_a_request_before_what_is_none_is_answered(hurried: Server) -> None:
-    answer = exchanged(hurried, GET + b"\r\nno request\r\n\r\n")
+def test_a_request_before_what_is_not_http_is_answered(strict_server: Server) -> None:
+    answer = exchanged(strict_server, GET + b"\r\nno request\r\n\r\n")
     assert answer.status_code == 200
     assert answer.headers["connection"] == "close"
 
 
-@pytest.mark.parametrize("sent", [b"\r\n", b"\r\n\r\n"])
-def test_blank_lines_keep_no_connection(hurried: Server, sent: bytes) -> None:
-    with connected(hurried) as sock:
-        sock.sendall(GET + b"\r\n")
-        assert read_answer(sock).status_code == 200
-        sock.sendall(sent)
-        began = time.monotonic()
-        assert closed(sock)
-        assert time.monotonic() - began < 4
+# uvicorn
 
 
-def test_a_body_that_comes_after_its_answer_keeps_no_connection(hurried: Server) -> None:
-    with connected(hurried) as sock:
-        sock.sendall(head("/nothing", "Content-Length: 5"))
-        check_problem(read_answer(sock), 404)
-        sock.sendall(b"xxxxx")
-        began = time.monotonic()
-        assert closed(sock)
-        assert time.monotonic() - began < 4
+LARGE = b"x" * 2**20
 
 
-def test_the_log_names_who_has_connected_and_not_whom_a_client_names(
-    make_server: Callable[..., Server],
-) -> None:
-    server = make_server(device="cpu", draws=40)
-    with server.client() as client:
-        client.get("/model", headers={"X-Forwarded-For": "made up", "Forwarded": "for=made-up"})
-    time.sleep(0.2)  # a line is written when the answer has been sent
-    (line,) = [line for line in server.logged() if line.get("route") == "/model"]
+async def app(scope: Any, _receive: Any, send: Any) -> None:
+    """Answer with an endless body for `/endless`, else at once."""
+    if scope["type"] != "http":
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while scope["path"] == "/endless":
+        await send({"type": "http.response.body", "body": LARGE, "more_body": True})
+        await asyncio.sleep(0)
+    await send({"type": "http.response.body"})
+
+
+@contextmanager
+def recording_server(timeout_s: float) -> Iterator[tuple[httpx.Client, set[str], set[str]]]:
+    """Serve `app`; gives a client, the overridden methods, and those of them that were called."""
+    metrics = Metrics(pending=lambda: 0, ready=lambda: True)
+    connection = make_connection_class(timeout_s, metrics)
+    own = {name for base in connection.__mro__ for name in vars(base) if _is_own(base)}
+    overridden = {name for name in own if callable(getattr(HttpToolsProtocol, name, None))}
+    overridden -= set(dir(object))
+    called: set[str] = set()
+
+    def recorded(name: str) -> Callable[..., Any]:
+        def method(self: Any, *args: Any) -> Any:
+            called.add(name)
+            return getattr(connection, name)(self, *args)
+
+        return method
+
+    methods = {name: recorded(name) for name in overridden}
+    port = free_port()
+    config = uvicorn.Config(
+        app,
+        http=type("Recording", (connection,), methods),
+        port=port,
+        lifespan="off",
+        log_config=None,
+        timeout_graceful_shutdown=1,
+    )
+    with serving(uvicorn.Server(config), port) as client:
+        yield client, overridden, called
+
+
+def _is_own(base: type) -> bool:
+    return base.__module__ == make_connection_class.__module__
+
+
+def test_uvicorn_calls_every_method_that_the_connection_overrides() -> None:
+    with recording_server(0.5) as (client, overridden, called):
+        assert {"data_received", "on_headers_complete", "send_400_response"} <= overridden
+        assert client.post("/", content=b"body").status_code == 200
+        with connected(client) as sock:
+            sock.sendall(b"no request\r\n\r\n")
+            check_plain(read_answer(sock), 400)
+        with connected(client) as sock:
+            sock.sendall(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+            time.sleep(0.3)  # reads nothing, until the service cannot write
+        deadline = time.monotonic() + 10
+        while called < overridden:
+            assert time.monotonic() < deadline, overridden - called
+            time.sleep(0.02)
+
+
+def test_a_client_that_does_not_read_its_answer_is_cut_off() -> None:
+    with recording_server(0.5) as (client, _, called), connected(client) as sock:
+        sock.sendall(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+        deadline = time.monotonic() + 10
+        while "connection_lost" not in called:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def test_the_log_names_the_peer_and_not_the_client_that_headers_name(small_server: Server) -> None:
+    request_id = "the-peer"
+    with small_server.client() as client:
+        named = {"X-Forwarded-For": "made up", "Forwarded": "for=made-up"}
+        client.get("/model", headers={"X-Request-ID": request_id, **named})
+    time.sleep(0.2)  # the line is written after the answer
+    (line,) = [line for line in small_server.logged() if line.get("request_id") == request_id]
     assert line["client"] == "127.0.0.1"

@@ -1,8 +1,8 @@
-"""`python -m tests.support.cluster`: several Ray nodes on this machine, told what to do by lines.
+"""`python -m tests.support.ray_driver`: several Ray nodes on this machine, controlled by lines.
 
-Each line of the standard input is a JSON object, `{"do": "roll_out", …}`; each is answered by one
-on the standard output, `{"ok": …}` or `{"error": …}`. At the input's end everything is stopped. It
-is a process of its own, since Ray keeps threads, sockets and loggers wherever it is used.
+Each line of the standard input is a JSON object, `{"do": "roll_out", …}`. Each is answered by one
+on the standard output, `{"ok": …}` or `{"error": …}`. When the input ends, everything is stopped.
+It is a process of its own, because Ray keeps threads, sockets and loggers wherever it is used.
 """
 
 import json
@@ -38,7 +38,7 @@ class Driver:
 
     def __init__(self) -> None:
         self._cluster = Cluster(initialize_head=True, head_node_args=HEAD)
-        self._nodes: dict[str, Any] = {}  # workers, by their ids
+        self._nodes: dict[str, Any] = {}  # workers, by their IDs
         self._config: Json = yaml.safe_load((ROOT / "deploy" / "ray.yaml").read_text())
         # One proxy: those of the other nodes would want the same port of the same machine.
         self._config["proxy_location"] = "HeadOnly"
@@ -47,17 +47,20 @@ class Driver:
         serve.start(proxy_location="HeadOnly", http_options=self._config["http_options"])
 
     def stop(self) -> None:
+        """Stop everything."""
         serve.shutdown()
         ray.shutdown()
         self._cluster.shutdown()
 
-    # What can be asked for
+    # The commands
 
     def url(self) -> str:
+        """Return the proxy's address."""
         options = self._config["http_options"]
         return f"http://{options['host']}:{options['port']}"
 
     def add_node(self) -> str:
+        """Add a worker of one CPU; returns its ID."""
         node = self._cluster.add_node(num_cpus=1, **NODE)
         self._nodes[node.node_id] = node
         return str(node.node_id)
@@ -69,7 +72,7 @@ class Driver:
     def deploy(
         self, settings: dict[str, str], replicas: int, deployment: Json | None = None, **args: Any
     ) -> Json:
-        """Deploy `ray.yaml` with other settings and arguments, and wait until it is as told."""
+        """Deploy `ray.yaml` with other settings and arguments, and wait until all replicas run."""
         (application,) = self._config["applications"]
         application["runtime_env"]["env_vars"] = settings
         application["args"] |= {"min_replicas": replicas, "max_replicas": replicas, **args}
@@ -85,8 +88,9 @@ class Driver:
         return self._deployed() if wait else self._apply()
 
     def status(self) -> Json:
+        """Return the state of the application, the deployment and its replicas."""
         applications = _get_global_client().get_serve_details()["applications"]
-        application = applications.get(APPLICATION, {})  # it takes a moment to be there
+        application = applications.get(APPLICATION, {})  # absent for a moment
         deployment = application.get("deployments", {}).get(DEPLOYMENT, {})
         return {
             "application": [application.get("status", "DEPLOYING"), application.get("message")],
@@ -98,7 +102,7 @@ class Driver:
         }
 
     def wait(self, replicas: int, timeout_s: float = TIMEOUT_S) -> Json:
-        """Wait until so many replicas run, all is well, and no other is there."""
+        """Wait until exactly this many replicas run and the deployment is healthy."""
         return _until(
             self.status,
             lambda status: (
@@ -109,22 +113,23 @@ class Driver:
         )
 
     def wait_for_message(self, text: str) -> Json:
-        """Wait until the deployment's message says something."""
+        """Wait until the deployment's message contains a text."""
         return _until(
             self.status, lambda status: text in (status["deployment"][1] or ""), TIMEOUT_S
         )
 
     def metrics(self) -> str:
-        """What all nodes tell Prometheus of the service."""
-        told = [
+        """Return the service's metrics as all nodes export them to Prometheus."""
+        texts = [
             httpx.get(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}").text
             for node in ray.nodes()
             if node["Alive"]
         ]
-        lines = "\n".join(told).splitlines()
+        lines = "\n".join(texts).splitlines()
         return "".join(f"{line}\n" for line in lines if line.startswith("ray_mnn_"))
 
     def kill_replica(self, pid: int) -> None:
+        """Kill a replica's process."""
         os.kill(pid, signal.SIGKILL)
 
     def _apply(self) -> Json:
@@ -145,7 +150,7 @@ def _until(look: Callable[[], Json], enough: Callable[[Json], bool], timeout_s: 
     deadline = time.monotonic() + timeout_s
     while not enough(found := look()):
         if os.getppid() != PARENT:
-            raise SystemExit("whoever wanted to know is gone")
+            raise SystemExit("the parent process has ended")
         if time.monotonic() > deadline:
             raise TimeoutError(f"{found}")
         time.sleep(0.1)
@@ -153,8 +158,8 @@ def _until(look: Callable[[], Json], enough: Callable[[Json], bool], timeout_s: 
 
 
 def main() -> None:
-    """Do as told until the input ends."""
-    # Ray prints; the answers go where it does not.
+    """Execute commands until the input ends."""
+    # Ray prints to the standard output; the answers go to a copy of it.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     driver = Driver()
@@ -164,7 +169,7 @@ def main() -> None:
             request = json.loads(line)
             try:
                 answer = {"ok": getattr(driver, request.pop("do"))(**request)}
-            except Exception as error:  # noqa: BLE001 - whoever asked is told
+            except Exception as error:  # noqa: BLE001 - the answer carries it
                 answer = {"error": f"{type(error).__name__}: {error}"}
             print(json.dumps(answer, default=str), file=answers, flush=True)
     finally:
