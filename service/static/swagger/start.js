@@ -1,14 +1,14 @@
-// Swagger UI in the colours that the system asks for, on the document of this very service.
+// Start Swagger UI with this service's OpenAPI document, in the system's colour scheme.
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
-dark.addEventListener("change", follow);
-follow();
+const applyScheme = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", applyScheme);
+applyScheme();
 
 SwaggerUIBundle({
   url: "openapi.json",
   domNode: document.getElementById("swagger-ui"),
   deepLinking: true,
   displayRequestDuration: true,
-  validatorUrl: null, // else another host would be asked for its opinion of the document
+  validatorUrl: null, // no requests to Swagger's online validator
 });

@@ -7,23 +7,23 @@ const SIDE = 96;
 
 /**
  * @param {Element} list
- * @param {(strokes: [number, number][][]) => void} onChoice
+ * @param {(strokes: [number, number][][]) => void} onSelect
  */
-export function addExamples(list, onChoice) {
-  for (const { label, sort, strokes } of EXAMPLES) {
+export function addExamples(list, onSelect) {
+  for (const { label, kind, strokes } of EXAMPLES) {
     const button = document.createElement("button");
     button.type = "button";
-    button.className = `example ${sort}`;
+    button.className = `example ${kind}`;
     button.title = label;
     button.setAttribute("aria-label", label);
-    const sheet = document.createElement("canvas");
-    sheet.width = sheet.height = SIDE;
-    const context = sheet.getContext("2d");
+    const canvas = document.createElement("canvas");
+    canvas.width = canvas.height = SIDE;
+    const context = canvas.getContext("2d");
     context.fillStyle = "#ffffff";
     context.fillRect(0, 0, SIDE, SIDE);
     paintStrokes(context, strokes, SIDE);
-    button.append(sheet);
-    button.addEventListener("click", () => onChoice(strokes));
+    button.append(canvas);
+    button.addEventListener("click", () => onSelect(strokes));
     const item = document.createElement("li");
     item.append(button);
     list.append(item);

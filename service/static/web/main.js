@@ -1,147 +1,146 @@
-/** The page: puts the parts together. */
+/** The page: connects its parts. */
 
-import { Bars } from "./bars.js";
-import { Client, Trouble, askModel, curlLine, useKey } from "./client.js";
+import { Client, ServiceError, curlCommand, fetchModel, setKey } from "./client.js";
+import { describe, percent } from "./decision.js";
 import { addExamples } from "./gallery.js";
-import { takeFiles } from "./intake.js";
 import { Pad, readImage } from "./pad.js";
+import { Probabilities } from "./probabilities.js";
+import { RotationCurve } from "./rotation.js";
 import { summarise } from "./statistics.js";
-import { Curve } from "./turn.js";
-import { percent, verdict } from "./verdict.js";
+import { acceptFiles } from "./uploads.js";
 import { Votes } from "./votes.js";
 
-const WHILE_DRAWING_MS = 90; // least time between two questions as the line grows
-const CURVE_AFTER_MS = 350; // of rest, before the picture is asked about from all sides
-const MOST_NATS = Math.log(10);
+const WHILE_DRAWING_MS = 90; // minimum time between two requests while a stroke grows
+const CURVE_DELAY_MS = 350; // without a change, before the rotation curve is requested
+const MAX_NATS = Math.log(10);
 
 const $ = (id) => document.getElementById(id);
 
 const pad = new Pad($("pad"));
-const bars = new Bars($("bars"));
+const probabilities = new Probabilities($("classes"));
 const votes = new Votes({
-  jury: $("jury"), slider: $("used"), text: $("used-text"), note: $("used-note"), plot: $("settle"),
+  grid: $("votes"), slider: $("samples"), text: $("samples-text"), note: $("samples-note"), plot: $("convergence"),
 });
-const curve = new Curve($("curve"));
+const curve = new RotationCurve($("rotation"));
 const client = new Client();
 
 let model = null;
 let answer = null;
-let askTimer = 0;
+let requestTimer = 0;
 let retryTimer = 0;
 let curveTimer = 0;
-let lastAsked = 0;
-let notBefore = 0; // when a busy service wants to be asked again
-let asked = 0; // counts questions, so that one that was overtaken is noticed
-let asking = false;
-let grown = false; // whether the line has grown since the question under way
-let intakes = 0; // counts what was put on the pad, so that a picture that comes late is noticed
+let lastRequest = 0;
+let notBefore = 0; // the earliest time for a retry that a busy service accepts
+let requestId = 0; // changes with every request, to detect outdated answers
+let pending = false;
+let changedMeanwhile = false; // whether the stroke has grown since the pending request
+let padVersion = 0; // changes with the pad, to detect pictures that load too late
 let pictureUrl = null;
 
 function onChange({ detail }) {
-  intakes += 1;
+  padVersion += 1;
   $("hint").hidden = !pad.empty;
   $("angle").value = pad.angle;
   showAngle();
-  curve.clear(); // it is of the picture before
-  clearTimeout(askTimer);
+  curve.clear(); // it belongs to the previous picture
+  clearTimeout(requestTimer);
   clearTimeout(curveTimer);
   if (pad.empty) {
-    giveUp();
+    cancel();
     showNothing();
     return;
   }
-  askSoon(detail.settled, detail.settled ? 0 : WHILE_DRAWING_MS);
-  if (detail.settled) curveTimer = setTimeout(() => curve.trace(pad), CURVE_AFTER_MS);
+  schedule(detail.settled, detail.settled ? 0 : WHILE_DRAWING_MS);
+  if (detail.settled) curveTimer = setTimeout(() => curve.trace(pad), CURVE_DELAY_MS);
 }
 
-function askSoon(settled, pause) {
-  clearTimeout(askTimer);
-  const wait = Math.max(0, lastAsked + pause - performance.now(), notBefore - performance.now());
-  askTimer = setTimeout(() => ask(settled), wait);
+function schedule(settled, pause) {
+  clearTimeout(requestTimer);
+  const wait = Math.max(0, lastRequest + pause - performance.now(), notBefore - performance.now());
+  requestTimer = setTimeout(() => predict(settled), wait);
 }
 
-/** Whatever is under way is of no interest any more. */
-function giveUp() {
-  asked += 1;
-  asking = grown = false;
-  clearTimeout(askTimer);
+function cancel() {
+  requestId += 1;
+  pending = changedMeanwhile = false;
+  clearTimeout(requestTimer);
   clearTimeout(retryTimer);
-  client.stop();
+  client.cancel();
 }
 
 /**
- * Ask about what is on the pad. While a line grows, an answer that is under way is waited for, or a
- * slow service would never get to give one; once it is settled, only the newest counts.
+ * Request a prediction for the pad. While a stroke grows, wait for the pending answer, or a slow
+ * service would never give one. A settled picture cancels it.
  */
-async function ask(settled) {
+async function predict(settled) {
   if (pad.empty) return;
-  if (asking && !settled) {
-    grown = true;
+  if (pending && !settled) {
+    changedMeanwhile = true;
     return;
   }
-  giveUp();
-  const mine = asked;
-  asking = true;
-  lastAsked = performance.now();
+  cancel();
+  const id = requestId;
+  pending = true;
+  lastRequest = performance.now();
   try {
     const picture = await pad.picture();
-    if (mine !== asked) return;
-    const got = await client.ask(picture, showSlow);
-    if (mine !== asked || !got) return;
-    answer = got;
+    if (id !== requestId) return;
+    const next = await client.predict(picture, showSlow);
+    if (id !== requestId || !next) return;
+    answer = next;
     notBefore = 0;
-    hideTrouble();
-    offer(picture);
+    hideError();
+    offerDownload(picture);
     votes.show(answer);
     showAnswer(settled);
-    if (model?.version !== answer.model.version) learnModel();
+    if (model?.version !== answer.model.version) updateModel();
   } catch (error) {
-    if (mine !== asked) return;
-    // The browser reads formats that the service does not: then the page sends what it shows.
-    if (error.status === 415 && pad.forgetFile()) askSoon(settled, 0);
-    else showTrouble(error);
+    if (id !== requestId) return;
+    // The service may not support the file's format. Then send what the pad shows.
+    if (error.status === 415 && pad.forgetFile()) schedule(settled, 0);
+    else showError(error);
   } finally {
-    if (mine === asked) {
-      asking = false;
-      if (grown) askSoon(false, WHILE_DRAWING_MS);
+    if (id === requestId) {
+      pending = false;
+      if (changedMeanwhile) schedule(false, WHILE_DRAWING_MS);
     }
   }
 }
 
-/** The promise behind an accepted answer is in what the service says of its model. */
-async function learnModel() {
+/** Fetch the model, whose decision rule has the guarantee of accepted answers. */
+async function updateModel() {
   try {
-    model = (await askModel()) ?? model;
-    if (answer) showVerdict();
+    model = (await fetchModel()) ?? model;
+    if (answer) showDecision();
   } catch {
     // The next answer tries again.
   }
 }
 
-function showVerdict() {
-  const said = verdict(answer, model);
-  $("verdict").dataset.state = said.state;
-  $("verdict-sign").textContent = said.sign;
-  $("verdict-line").textContent = said.line;
-  $("verdict-why").textContent = said.why;
-  return said;
+function showDecision() {
+  const decision = describe(answer, model);
+  $("decision").dataset.state = decision.state;
+  $("decision-sign").textContent = decision.sign;
+  $("decision-title").textContent = decision.title;
+  $("decision-detail").textContent = decision.detail;
+  return decision;
 }
 
 function showAnswer(settled) {
-  const said = showVerdict();
+  const decision = showDecision();
   const level = `${Number((100 * answer.level).toFixed(2))} %`;
-  if (settled) $("said").textContent = `${said.line}. ${said.why}`;
+  if (settled) $("announcement").textContent = `${decision.title}. ${decision.detail}`;
   $("preview").src = answer.preview;
-  $("preview").alt = "The picture as 28 by 28 pixels, light ink on black";
+  $("preview").alt = "The picture as 28 by 28 pixels, light strokes on black";
   $("level-text").textContent = level;
   const time = `${answer.milliseconds.toFixed(0)} ms`;
   $("facts").textContent =
-    `${answer.samples} networks, ${level} intervals, in ${time}, by model ${answer.model.name} ${answer.model.version}`;
-  showFigures();
+    `${answer.samples} networks, ${level} intervals, answered in ${time} by model ${answer.model.name} ${answer.model.version}`;
+  showNumbers();
 }
 
-/** The figures of the networks in use: the service's if all are, else worked out here. */
-function showFigures() {
+/** Show the numbers of the selected networks: the service's if all are, else computed here. */
+function showNumbers() {
   if (!answer) return;
   let { classes } = answer;
   let { predictive_entropy: total, expected_entropy: expected, mutual_information: mutual } = answer.uncertainty;
@@ -150,82 +149,82 @@ function showFigures() {
     classes = fewer.classes.map((entry, i) => ({ ...entry, label: classes[i].label }));
     ({ predictive: total, expected, mutual } = fewer);
   }
-  $("bars-note").textContent = votes.all ? "" : `By the first ${votes.n} networks alone`;
-  bars.show(classes, answer.not_a_digit, votes.all);
-  $("total").textContent = nats(total);
-  $("expected").textContent = nats(expected);
-  $("mutual").textContent = nats(mutual);
-  $("split-expected").style.width = `${(100 * expected) / MOST_NATS}%`;
-  $("split-mutual").style.width = `${(100 * mutual) / MOST_NATS}%`;
-  $("strange-row").hidden = !answer.not_a_digit;
-  if (answer.not_a_digit) $("strange").textContent = percent(answer.not_a_digit.probability);
+  $("classes-note").textContent = votes.all ? "" : `From the first ${votes.n} networks only`;
+  probabilities.show(classes, answer.not_a_digit, votes.all);
+  $("total").textContent = formatNats(total);
+  $("expected").textContent = formatNats(expected);
+  $("mutual").textContent = formatNats(mutual);
+  $("split-expected").style.width = `${(100 * expected) / MAX_NATS}%`;
+  $("split-mutual").style.width = `${(100 * mutual) / MAX_NATS}%`;
+  $("not-a-digit-row").hidden = !answer.not_a_digit;
+  if (answer.not_a_digit) $("not-a-digit").textContent = percent(answer.not_a_digit.probability);
 }
 
-const nats = (value) => (value > 0 && value < 0.001 ? "< 0.001" : value.toFixed(3));
+const formatNats = (value) => (value > 0 && value < 0.001 ? "< 0.001" : value.toFixed(3));
 
 function showNothing() {
   answer = null;
-  hideTrouble();
-  $("verdict").dataset.state = "empty";
-  $("verdict-sign").textContent = "?";
-  $("verdict-line").textContent = "Nothing drawn yet";
-  $("verdict-why").textContent = "Draw a digit, or click an example.";
-  $("said").textContent = "Cleared";
-  $("bars-note").textContent = $("facts").textContent = "";
+  hideError();
+  $("decision").dataset.state = "empty";
+  $("decision-sign").textContent = "?";
+  $("decision-title").textContent = "Nothing drawn yet";
+  $("decision-detail").textContent = "Draw a digit, or click an example.";
+  $("announcement").textContent = "Cleared";
+  $("classes-note").textContent = $("facts").textContent = "";
   $("preview").removeAttribute("src");
   $("preview").alt = "";
-  for (const id of ["total", "expected", "mutual", "strange"]) $(id).textContent = "–";
+  for (const id of ["total", "expected", "mutual", "not-a-digit"]) $(id).textContent = "–";
   $("split-expected").style.width = $("split-mutual").style.width = "0";
-  bars.clear();
+  probabilities.clear();
   votes.clear();
   curve.clear();
-  $("save").hidden = true;
+  $("save-step").hidden = true;
 }
 
 function showSlow(slow) {
-  if (slow) say("Still waiting for the answer…", "slow");
-  else if ($("trouble").dataset.kind === "slow") hideTrouble();
+  if (slow) showMessage("Still waiting for the answer…", "slow");
+  else if ($("error").dataset.kind === "slow") hideError();
 }
 
-function showTrouble(error) {
-  if (!(error instanceof Trouble)) console.error(error);
-  $("verdict").dataset.state = "empty";
-  $("verdict-sign").textContent = "!";
-  $("verdict-line").textContent = "No answer";
-  $("verdict-why").textContent = answer ? "What you see below is of the picture before." : "";
-  const told = error instanceof Trouble ? error.message : "Something went wrong in this page.";
-  const retry = error.retryAfter ? ` Asking again in ${error.retryAfter} s.` : "";
-  say(`${told}${retry} Your picture is kept.`, "failed");
+function showError(error) {
+  if (!(error instanceof ServiceError)) console.error(error);
+  $("decision").dataset.state = "empty";
+  $("decision-sign").textContent = "!";
+  $("decision-title").textContent = "No answer";
+  $("decision-detail").textContent = answer ? "The details below belong to the previous picture." : "";
+  const message = error instanceof ServiceError ? error.message : "Something went wrong in this page.";
+  const retry = error.retryAfter ? ` Trying again in ${error.retryAfter} s.` : "";
+  showMessage(`${message}${retry} Your picture is kept.`, "failed");
   $("key-form").hidden = error.status !== 401;
-  $("again").hidden = error.status === 401;
+  $("retry").hidden = error.status === 401;
   if (!error.retryAfter) return;
   notBefore = performance.now() + 1000 * error.retryAfter;
-  retryTimer = setTimeout(() => ask(true), 1000 * error.retryAfter);
+  retryTimer = setTimeout(() => predict(true), 1000 * error.retryAfter);
 }
 
 /**
- * @param {string} sentence
- * @param {"slow"|"failed"|"intake"} kind what it is about: an answer that is waited for, one that
- *   did not come, or a picture that did not get onto the pad
+ * @param {string} text
+ * @param {"slow"|"failed"|"upload"} kind a late answer, a missing answer, or a picture that could
+ *   not be loaded onto the pad
  */
-function say(sentence, kind) {
-  $("trouble").dataset.kind = kind;
-  $("trouble-text").textContent = sentence;
-  $("again").hidden = $("key-form").hidden = true;
-  $("trouble").hidden = false;
+function showMessage(text, kind) {
+  $("error").dataset.kind = kind;
+  $("error-text").textContent = text;
+  $("retry").hidden = $("key-form").hidden = true;
+  $("error").hidden = false;
 }
 
-function hideTrouble() {
-  if ($("trouble").contains(document.activeElement)) $("answer").focus();
-  $("trouble").hidden = true;
+function hideError() {
+  if ($("error").contains(document.activeElement)) $("answer").focus();
+  $("error").hidden = true;
 }
 
-/** Have the very picture that was sent ready to be saved. */
-function offer(picture) {
+/** Let the user save the picture that was sent. */
+function offerDownload(picture) {
   if (pictureUrl) URL.revokeObjectURL(pictureUrl);
   pictureUrl = URL.createObjectURL(picture);
   $("save").href = pictureUrl;
-  $("save").hidden = false;
+  $("save-step").hidden = false;
 }
 
 function showAngle() {
@@ -233,61 +232,61 @@ function showAngle() {
   curve.mark(pad.angle);
 }
 
-function onTurn() {
+function onRotate() {
   pad.angle = Number($("angle").value);
   showAngle();
-  if (!pad.empty) askSoon(true, WHILE_DRAWING_MS);
+  if (!pad.empty) schedule(true, WHILE_DRAWING_MS);
 }
 
-/** Lay a picture on the pad, unless something else was put there while it was being read. */
+/** Load a picture onto the pad, unless the pad changes meanwhile. */
 async function onFile(file) {
-  const mine = (intakes += 1);
+  const version = (padVersion += 1);
   try {
-    const image = await readImage(file, file).catch(() => readUnseen(file));
-    if (mine === intakes) pad.showImage(image);
+    const image = await readImage(file, file).catch(() => readByService(file));
+    if (version === padVersion) pad.showImage(image);
   } catch (error) {
-    if (mine !== intakes) return;
-    if (!(error instanceof Trouble)) console.error(error);
-    const told = error instanceof Trouble ? error.message : "This picture cannot be shown.";
-    say(error.status ? told : `${told} Choose the picture again in a moment.`, "intake");
+    if (version !== padVersion) return;
+    if (!(error instanceof ServiceError)) console.error(error);
+    const message = error instanceof ServiceError ? error.message : "This picture cannot be shown.";
+    showMessage(error.status ? message : `${message} Choose the picture again in a moment.`, "upload");
   }
 }
 
-/** A picture that the browser cannot show (TIFF, say): the service reads it, or says why not. */
-async function readUnseen(file) {
-  const seen = await new Client().ask(file, showSlow);
-  const bytes = Uint8Array.from(atob(seen.preview.split(",")[1]), (c) => c.charCodeAt(0));
+/** Read a picture that the browser cannot show, such as TIFF: the service's preview stands for it. */
+async function readByService(file) {
+  const { preview } = await new Client().predict(file, showSlow);
+  const bytes = Uint8Array.from(atob(preview.split(",")[1]), (c) => c.charCodeAt(0));
   return readImage(file, new Blob([bytes], { type: "image/png" }));
 }
 
-function onOther() {
-  say("That is no picture. PNG, JPEG, WebP, BMP, GIF and TIFF are read.", "intake");
+function onUnsupported() {
+  showMessage("This is not a picture. Supported formats: PNG, JPEG, WebP, BMP, GIF and TIFF.", "upload");
 }
 
 pad.addEventListener("change", onChange);
 pad.addEventListener("pen", ({ detail }) => {
   $("pen-state").textContent = detail.down ? "Pen down" : "Pen lifted";
 });
-votes.addEventListener("use", showFigures);
+votes.addEventListener("change", showNumbers);
 $("undo").addEventListener("click", () => pad.undo());
 $("clear").addEventListener("click", () => pad.clear());
-$("again").addEventListener("click", () => ask(true));
+$("retry").addEventListener("click", () => predict(true));
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  useKey($("key").value.trim());
-  $("curl").textContent = curlLine();
-  ask(true);
+  setKey($("key").value.trim());
+  $("curl").textContent = curlCommand();
+  predict(true);
 });
-$("angle").addEventListener("input", onTurn);
+$("angle").addEventListener("input", onRotate);
 $("copy").addEventListener("click", async () => {
   try {
     await navigator.clipboard.writeText($("curl").textContent);
     $("copy").textContent = "Copied";
   } catch {
-    getSelection().selectAllChildren($("curl")); // no clipboard without a secure connection
+    getSelection().selectAllChildren($("curl")); // browsers allow the clipboard only over HTTPS
     $("copy").textContent = "Press Ctrl+C";
   }
-  $("said").textContent = $("copy").textContent;
+  $("announcement").textContent = $("copy").textContent;
   setTimeout(() => ($("copy").textContent = "Copy"), 1500);
 });
 document.addEventListener("keydown", (event) => {
@@ -296,7 +295,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   pad.undo();
 });
-takeFiles({ target: $("drop"), inputs: [$("file"), $("camera")], onFile, onOther });
+acceptFiles({ target: $("drop"), inputs: [$("file"), $("camera")], onFile, onUnsupported });
 addExamples($("examples"), (strokes) => pad.show(strokes));
-$("curl").textContent = curlLine();
-learnModel();
+$("curl").textContent = curlCommand();
+updateModel();

@@ -1,24 +1,24 @@
-/** The drawing pad: strokes by mouse, pen, finger or keys; or a picture; turned by any angle. */
+/** The drawing pad: strokes by mouse, pen, finger or keys, or a picture; rotated by any angle. */
 
 const INK = "#16181d";
 const PAPER = "#ffffff";
-const PEN = 0.085; // width of a stroke as a share of the pad's side
+const PEN = 0.085; // stroke width relative to the pad
 const KEY_STEP = 0.025;
-const SENT = 280; // side of the picture that is sent
-const HELD = 1120; // largest side of a picture that is kept to be shown and turned
-const REMEMBERED = 30; // how far undo goes back over what was replaced
+const SENT_SIDE = 280; // of the picture that is sent
+const MAX_SIDE = 1120; // of a picture that is kept to be shown and rotated
+const MAX_UNDO = 30; // replaced pictures that undo can restore
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /**
- * Raises `change` when the picture is another (`detail.settled` once the pen is up), `pen` when the
- * keyboard's pen is set down or lifted.
+ * Raises `change` when the picture changes (`detail.settled` once the pen is up), and `pen` when the
+ * keyboard sets the pen down or lifts it.
  */
 export class Pad extends EventTarget {
   #canvas;
   #strokes = [];
-  #image = null; // a picture that was brought in, as `readImage` gives it
-  #past = []; // what stood there before it was replaced, and how it was turned
+  #image = null; // an uploaded picture from `readImage`
+  #past = []; // replaced pictures with their angles
   #drawing = null;
   #angle = 0;
   #pen = { x: 0.5, y: 0.5, down: false, shown: false };
@@ -37,12 +37,12 @@ export class Pad extends EventTarget {
     this.#paint();
   }
 
-  /** Whether there is nothing to read. */
+  /** Whether the pad is empty. */
   get empty() {
     return !this.#image && this.#strokes.length === 0;
   }
 
-  /** Degrees, clockwise. */
+  /** Rotation in degrees, clockwise. */
   get angle() {
     return this.#angle;
   }
@@ -52,17 +52,17 @@ export class Pad extends EventTarget {
     this.#paint();
   }
 
-  /** Replace what is there by strokes: lists of [x, y] from 0 to 1. */
+  /** Replace the picture by strokes: lists of [x, y] from 0 to 1. */
   show(strokes) {
     this.#replace({ strokes: strokes.map((stroke) => [...stroke]), image: null });
   }
 
-  /** Replace what is there by a picture that `readImage` has read. */
+  /** Replace the picture by one from `readImage`. */
   showImage(image) {
     this.#replace({ strokes: [], image });
   }
 
-  /** Take back the last stroke, or what replaced the picture before. */
+  /** Remove the last stroke, or restore the replaced picture. */
   undo() {
     this.#drawing = null;
     this.#lift();
@@ -82,8 +82,8 @@ export class Pad extends EventTarget {
     if (!this.empty) this.#replace({ strokes: [], image: null });
   }
 
-  /** Send the picture as it is shown from now on, not the file that it came from.
-   * @returns {boolean} whether that makes a difference
+  /** From now on, send the picture as shown instead of its file.
+   * @returns {boolean} whether there was a file
    */
   forgetFile() {
     if (!this.#image?.file) return false;
@@ -91,17 +91,17 @@ export class Pad extends EventTarget {
     return true;
   }
 
-  /** The picture that is sent: a file as it came, unless it is turned.
-   * @param {number} angle in degrees; as shown if left out
+  /** The picture to send: the uploaded file itself, unless it is rotated.
+   * @param {number} angle in degrees; default: as shown
    * @returns {Promise<Blob>}
    */
   async picture(angle = this.#angle) {
     if (this.#image?.file && angle % 360 === 0) return this.#image.file;
-    const sheet = document.createElement("canvas");
-    // What is turned needs room for its corners: cut off, it would be another picture.
-    sheet.width = sheet.height = angle % 90 === 0 ? SENT : Math.ceil(SENT * Math.SQRT2);
-    this.#paintOn(sheet, angle, SENT);
-    return new Promise((done) => sheet.toBlob(done, "image/png"));
+    const canvas = document.createElement("canvas");
+    // A rotated picture needs room for its corners.
+    canvas.width = canvas.height = angle % 90 === 0 ? SENT_SIDE : Math.ceil(SENT_SIDE * Math.SQRT2);
+    this.#paintOn(canvas, angle, SENT_SIDE);
+    return new Promise((done) => canvas.toBlob(done, "image/png"));
   }
 
   #replace(next) {
@@ -113,7 +113,7 @@ export class Pad extends EventTarget {
   #put({ strokes, image }) {
     if (!this.empty) {
       this.#past.push({ strokes: this.#strokes, image: this.#image, angle: this.#angle });
-      if (this.#past.length > REMEMBERED) this.#past.shift();
+      if (this.#past.length > MAX_UNDO) this.#past.shift();
     }
     this.#strokes = strokes;
     this.#image = image;
@@ -128,24 +128,24 @@ export class Pad extends EventTarget {
 
   #at(event) {
     const box = this.#canvas.getBoundingClientRect();
-    return this.#unturned(
+    return this.#unrotated(
       (event.clientX - box.left) / box.width,
       (event.clientY - box.top) / box.height,
     );
   }
 
-  /** Where a point of the turned sheet lies on the sheet. */
-  #unturned(x, y) {
-    const turn = (-this.#angle * Math.PI) / 180;
+  /** Undo the rotation of a point. */
+  #unrotated(x, y) {
+    const radians = (-this.#angle * Math.PI) / 180;
     const [dx, dy] = [x - 0.5, y - 0.5];
     return [
-      0.5 + dx * Math.cos(turn) - dy * Math.sin(turn),
-      0.5 + dx * Math.sin(turn) + dy * Math.cos(turn),
+      0.5 + dx * Math.cos(radians) - dy * Math.sin(radians),
+      0.5 + dx * Math.sin(radians) + dy * Math.cos(radians),
     ];
   }
 
   #begin(event) {
-    // The first finger, the left button, the tip of the pen.
+    // Only the first finger, the left button or the tip of a pen draws.
     if (this.#drawing || event.button !== 0 || event.ctrlKey) return;
     event.preventDefault();
     this.#canvas.focus({ preventScroll: true });
@@ -160,7 +160,7 @@ export class Pad extends EventTarget {
   #move(event) {
     if (this.#drawing?.id !== event.pointerId) return;
     if (event.buttons === 0) {
-      this.#end(event); // the pen was lifted where nobody told the pad
+      this.#end(event); // the pen was lifted outside the window
       return;
     }
     const events = event.getCoalescedEvents?.() ?? [];
@@ -174,7 +174,7 @@ export class Pad extends EventTarget {
     this.#changed(true);
   }
 
-  /** The system took the pointer for something else (a palm, a gesture): it was no stroke. */
+  /** The system took the pointer for a palm or a gesture, so it was not a stroke. */
   #cancel(event) {
     if (this.#drawing?.id === event.pointerId) this.undo();
   }
@@ -190,7 +190,7 @@ export class Pad extends EventTarget {
       pen.y = Math.min(0.97, Math.max(0.03, pen.y + dy * step));
       pen.shown = true;
       if (pen.down) {
-        this.#strokes.at(-1).push(this.#unturned(pen.x, pen.y));
+        this.#strokes.at(-1).push(this.#unrotated(pen.x, pen.y));
         this.#changed(false);
       } else this.#paint();
     } else if (event.key === " " || event.key === "Enter") {
@@ -207,12 +207,12 @@ export class Pad extends EventTarget {
     if (down && this.#image) this.#put({ strokes: [], image: null });
     pen.down = down;
     pen.shown = true;
-    if (down) this.#strokes.push([this.#unturned(pen.x, pen.y)]);
+    if (down) this.#strokes.push([this.#unrotated(pen.x, pen.y)]);
     this.dispatchEvent(new CustomEvent("pen", { detail: { down } }));
     this.#changed(!down);
   }
 
-  /** Set the keyboard's pen aside, and say so, before something else happens to the picture. */
+  /** Lift the keyboard's pen before another change of the picture. */
   #lift() {
     if (!this.#pen.down) return;
     this.#pen.down = false;
@@ -230,7 +230,7 @@ export class Pad extends EventTarget {
     if (this.#pen.shown) this.#paintPen();
   }
 
-  /** Paint on the middle of a canvas, as a sheet of the given side. */
+  /** Paint a square of the given side in the middle of a canvas. */
   #paintOn(canvas, angle, side) {
     const context = canvas.getContext("2d");
     context.setTransform(1, 0, 0, 1, 0, 0);
@@ -260,10 +260,10 @@ export class Pad extends EventTarget {
 }
 
 /**
- * Strokes as a smooth line through the middles between their points.
+ * Paint strokes as smooth lines through the midpoints of their points.
  * @param {CanvasRenderingContext2D} context
  * @param {[number, number][][]} strokes from 0 to 1
- * @param {number} side of the sheet
+ * @param {number} side of the canvas
  */
 export function paintStrokes(context, strokes, side) {
   context.lineCap = context.lineJoin = "round";
@@ -284,15 +284,15 @@ export function paintStrokes(context, strokes, side) {
 }
 
 /**
- * A picture to be laid on the pad, no larger than it needs to be.
- * @param {Blob} file what is sent
- * @param {Blob} shown what is shown of it
+ * Decode a picture for the pad, reduced to the size needed.
+ * @param {Blob} file the file to send
+ * @param {Blob} shown the picture to show, which the browser can decode
  * @returns {Promise<{file: Blob, pixels: HTMLCanvasElement, edge: string}>}
- * @throws if the browser cannot read what is to be shown
+ * @throws if the browser cannot decode it
  */
 export async function readImage(file, shown) {
   const bitmap = await createImageBitmap(shown);
-  const scale = Math.min(1, HELD / Math.max(bitmap.width, bitmap.height));
+  const scale = Math.min(1, MAX_SIDE / Math.max(bitmap.width, bitmap.height));
   const pixels = document.createElement("canvas");
   pixels.width = Math.max(1, Math.round(bitmap.width * scale));
   pixels.height = Math.max(1, Math.round(bitmap.height * scale));
@@ -311,11 +311,11 @@ function paintImage(context, pixels, side) {
   context.drawImage(pixels, (side - width) / 2, (side - height) / 2, width, height);
 }
 
-/** The mean colour of a picture's rim, to lay around it when it is turned. */
+/** The mean colour of a picture's edge, to fill the corners when it is rotated. */
 function edgeColour(pixels) {
-  const sheet = document.createElement("canvas");
-  sheet.width = sheet.height = 16;
-  const context = sheet.getContext("2d", { willReadFrequently: true });
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = 16;
+  const context = canvas.getContext("2d", { willReadFrequently: true });
   context.fillStyle = PAPER;
   context.fillRect(0, 0, 16, 16);
   context.drawImage(pixels, 0, 0, 16, 16);

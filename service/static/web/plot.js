@@ -1,4 +1,4 @@
-/** Making SVG by hand. */
+/** Helpers to build SVG. */
 
 const NAMESPACE = "http://www.w3.org/2000/svg";
 
@@ -16,7 +16,7 @@ export function draw(parent, name, attributes, text) {
   return element;
 }
 
-/** Points of a line as text. */
+/** Coordinate pairs as the value of a `points` attribute. */
 export function points(pairs) {
   return pairs.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ");
 }

@@ -1,4 +1,4 @@
-/** What the service works out from its draws, for fewer of them. Probabilities; entropies in nats. */
+/** The service's statistics of its draws, for fewer of them. Entropies are in nats. */
 
 /** The quantile `q` of numbers, linearly interpolated (NumPy's default). */
 export function quantile(numbers, q) {
@@ -20,9 +20,9 @@ export function largest(numbers) {
 }
 
 /**
- * The answer by the first `n` draws.
+ * Summarise the first `n` draws.
  * @param {number[][]} draws S lists of C probabilities
- * @param {number} n how many of them
+ * @param {number} n number of draws to use
  * @param {number} level mass of the intervals
  */
 export function summarise(draws, n, level) {

@@ -1,17 +1,17 @@
-/** Pictures that are chosen, photographed, dropped or pasted. */
+/** Pictures that the user chooses, photographs, drops or pastes. */
 
 /**
  * @param {{target: Element, inputs: HTMLInputElement[], onFile: (file: Blob) => void,
- *   onOther: () => void}} parts
- *   `target` is where pictures may be dropped; pasting works everywhere. `onOther` hears of files
- *   that are no pictures.
+ *   onUnsupported: () => void}} options
+ *   `target` accepts dropped pictures; pasting works everywhere. `onUnsupported` is called for
+ *   files that are not pictures.
  */
-export function takeFiles({ target, inputs, onFile, onOther }) {
+export function acceptFiles({ target, inputs, onFile, onUnsupported }) {
   for (const input of inputs)
     input.addEventListener("change", () => {
       const [file] = input.files;
       if (file) onFile(file);
-      input.value = ""; // so that the same file may be chosen again
+      input.value = ""; // so that the same file can be chosen again
     });
   for (const name of ["dragenter", "dragover"])
     target.addEventListener(name, (event) => {
@@ -20,19 +20,19 @@ export function takeFiles({ target, inputs, onFile, onOther }) {
     });
   for (const name of ["dragleave", "drop"])
     target.addEventListener(name, () => target.classList.remove("over"));
-  // A picture that misses the pad must not take the place of the page.
+  // A picture dropped beside the pad must not replace the page.
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {
     event.preventDefault();
-    take(event.dataTransfer, onFile, onOther);
+    accept(event.dataTransfer, onFile, onUnsupported);
   });
-  document.addEventListener("paste", (event) => take(event.clipboardData, onFile, onOther));
+  document.addEventListener("paste", (event) => accept(event.clipboardData, onFile, onUnsupported));
 }
 
-function take(transfer, onFile, onOther) {
+function accept(transfer, onFile, onUnsupported) {
   const files = [...(transfer?.files ?? [])];
-  // Not every system knows the type of every picture: what has none may be one.
+  // Some systems do not know the type of every picture, so a file without a type may be one.
   const file = files.find((each) => each.type.startsWith("image/")) ?? files.find((each) => !each.type);
   if (file) onFile(file);
-  else if (files.length) onOther();
+  else if (files.length) onUnsupported();
 }

@@ -1,9 +1,9 @@
-/** Ten bars with their credible intervals, and one more for being no digit. */
+/** The table of class probabilities: bars with credible intervals, and a row for "not a digit". */
 
-import { percent } from "./verdict.js";
+import { percent } from "./decision.js";
 
-/** Rows of a table that are made once and then only change. */
-export class Bars {
+/** Creates its rows once and then updates them. */
+export class Probabilities {
   #body;
   #rows = new Map();
 
@@ -11,21 +11,22 @@ export class Bars {
   constructor(table) {
     this.#body = table.tBodies[0];
     for (let digit = 0; digit < 10; digit++) this.#row(String(digit));
+    this.clear();
   }
 
   /**
    * @param {{label: string, probability: number, lower: number, upper: number}[]} classes
-   * @param {object|null} notADigit the same for being no digit, by all networks
-   * @param {boolean} all whether the classes are by all networks too
+   * @param {object|null} notADigit the same for "not a digit", from all networks
+   * @param {boolean} all whether the classes are from all networks, too
    */
   show(classes, notADigit, all) {
     const best = classes.reduce((a, b) => (b.probability > a.probability ? b : a));
     for (const entry of classes) this.#fill(this.#row(entry.label), entry, entry === best);
     if (!notADigit) return;
-    const row = this.#row("no digit");
-    row.element.classList.add("strange");
+    const row = this.#row("not a digit");
+    row.element.classList.add("not-a-digit");
     this.#fill(row, notADigit, notADigit.probability > 0.5);
-    if (!all) row.interval.textContent = "by all networks";
+    if (!all) row.interval.textContent = "from all networks";
   }
 
   clear() {
@@ -65,16 +66,17 @@ export class Bars {
     row.whisker.style.width = `${100 * (upper - lower)}%`;
     row.whisker.hidden = empty;
     row.mean.textContent = empty ? "–" : percent(probability);
-    row.interval.textContent = empty ? "" : between(lower, upper);
+    row.interval.textContent = empty ? "" : formatInterval(lower, upper);
   }
 }
 
-/** An interval as text, in percent. */
-export function between(lower, upper) {
+/** An interval in percent. */
+export function formatInterval(lower, upper) {
   const digits = upper < 0.0995 || lower > 0.9005 ? 1 : 0;
-  const text = (p) => {
+  const format = (p) => {
     const short = percent(p).match(/^[<>]/) ? percent(p) : `${(100 * p).toFixed(digits)} %`;
     return short.replace(/ %$/, "");
   };
-  return text(lower) === text(upper) ? `${text(lower)} %` : `${text(lower)} to ${text(upper)} %`;
+  const [from, to] = [format(lower), format(upper)];
+  return from === to ? `${from} %` : `${from} to ${to} %`;
 }
