@@ -21,7 +21,8 @@ from model import (
     predictive_entropy,
 )
 from model.engines.onnx_engine import OnnxEngine
-from model.uncertainty import Floats, softmax
+from model.types import Floats
+from model.uncertainty import softmax
 
 __all__ = ["error_rows"]
 

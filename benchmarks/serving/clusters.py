@@ -80,9 +80,9 @@ def behind_nginx(urls: Sequence[str], folder: Path) -> Iterator[str]:
     configuration.write_text(
         _NGINX.format(folder=folder, port=port, servers=servers, balancing=balancing)
     )
-    with running(["nginx", "-p", folder, "-c", configuration], {}):
+    with running(["nginx", "-p", folder, "-c", configuration], {}) as process:
         url = f"http://127.0.0.1:{port}"
-        wait_until_ready(url)
+        wait_until_ready(url, process)
         yield url
 
 

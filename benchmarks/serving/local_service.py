@@ -24,14 +24,17 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def wait_until_ready(url: str) -> None:
+def wait_until_ready(url: str, process: "subprocess.Popen[bytes] | None" = None) -> None:
     """Wait until `GET /health/ready` below `url` answers 200.
 
     Raises:
         TimeoutError: If it does not in time.
+        RuntimeError: If the server's process ends first.
     """
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
+        if process is not None and process.poll() is not None:
+            raise RuntimeError(f"{url} ended with exit code {process.returncode}")
         with contextlib.suppress(OSError):  # HTTP errors included
             urllib.request.urlopen(f"{url}/health/ready").close()  # noqa: S310 - our own address
             return
@@ -40,11 +43,13 @@ def wait_until_ready(url: str) -> None:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str | Path], environment: Mapping[str, str]) -> Iterator[None]:
-    """Run a server in the project's folder until the block ends."""
+def running(
+    command: Sequence[str | Path], environment: Mapping[str, str]
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a server in the project's folder until the block ends; yields its process."""
     process = subprocess.Popen(command, cwd=_ROOT, env={**os.environ, **environment})
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         try:
@@ -60,6 +65,6 @@ def running_service(settings: Mapping[str, str] | None = None) -> Iterator[str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     own = {"MNN_PORT": str(port), "MNN_CHECKPOINT": "no-such-file"}
-    with running([sys.executable, "-m", "service"], {**own, **(settings or {})}):
-        wait_until_ready(url)
+    with running([sys.executable, "-m", "service"], {**own, **(settings or {})}) as process:
+        wait_until_ready(url, process)
         yield url
