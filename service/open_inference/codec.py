@@ -118,7 +118,7 @@ class InputParameters(Struct, frozen=True, gc=False, forbid_unknown_fields=True)
     """Parameters of the input."""
 
     binary_data_size: Annotated[
-        Annotated[int, Meta(ge=_PIXELS, le=_PIXELS * MAX_IMAGES)] | None,
+        Annotated[int, Meta(ge=_PIXELS, le=2**31 - 1)] | None,
         Meta(description="784 N, if the tensor follows the JSON instead of `data`."),
     ] = None
     content_type: _Ignored = UNSET

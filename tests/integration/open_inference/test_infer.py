@@ -1,4 +1,4 @@
-"""`/v2`: clients of the Open Inference Protocol are answered as they expect, and refused so."""
+"""`/v2`: the Open Inference Protocol as its clients use it, valid requests and errors."""
 
 import asyncio
 import gzip
@@ -9,10 +9,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -26,20 +25,21 @@ from tritonclient.utils import InferenceServerException
 from model import Classifier, Prediction, load
 from model.preprocessing.normalize import DigitImage, open_bytes
 from service import Settings, create_app
-from service.model_lifecycle.provider import Served
-from service.open_inference import routes as inference
-from service.open_inference.codec import MAX_BODY_BYTES, OUTPUTS, InferenceRequest
-from tests.integration.api.test_bad_input import LEAKS, TIMING, connected, read_answer
-from tests.integration.lifecycle.test_faults import FailingEngine, running
-from tests.integration.operations.test_api_key import KEY, bearer
-from tests.integration.operations.test_metrics import read, value
-from tests.support.checkpoints import tiny_checkpoint
+from service.open_inference import routes
+from service.open_inference.codec import MAX_BODY_BYTES, OUTPUTS, TensorRequest
+from tests.support.api_key import KEY, bearer
+from tests.support.engines import FailingEngine, WaitingEngine, n_pending, serve_engine
+from tests.support.in_process import running, started
+from tests.support.metrics import counted, metric_value
 from tests.support.paths import ROOT
+from tests.support.problems import LEAKS, TIMING
+from tests.support.raw_http import connected, read_answer
 from tests.support.server import Server
 
 Images = NDArray[np.uint8]
 
 INFER = "/v2/models/digits/infer"
+LIMITED = {"device": "cpu", "draws": 40, "max_upload_bytes": 1000, "body_timeout_s": 1}
 DTYPES = {"FP32": np.float32, "INT64": np.int64, "BOOL": np.bool_}
 
 
@@ -137,10 +137,10 @@ def check_error(answer: httpx.Response, status: int) -> str:
     return str(body["error"])
 
 
-# As tritonclient asks
+# tritonclient
 
 
-def test_probes_and_metadata_are_as_tritonclient_expects_them(
+def test_tritonclient_reads_probes_and_metadata(
     asking: triton.InferenceServerClient, classifier: Classifier
 ) -> None:
     assert asking.is_server_live()
@@ -169,7 +169,7 @@ def test_probes_and_metadata_are_as_tritonclient_expects_them(
 @pytest.mark.parametrize(
     ("binary_input", "binary_output"), [(True, True), (True, False), (False, True), (False, False)]
 )
-def test_tritonclient_is_told_what_the_python_call_says(  # noqa: PLR0917 - two are fixtures' data
+def test_tritonclient_gets_the_predictions_of_the_python_call(  # noqa: PLR0917 - two are fixtures' data
     asking: triton.InferenceServerClient,
     classifier: Classifier,
     images: Images,
@@ -202,7 +202,7 @@ def test_tritonclient_is_told_what_the_python_call_says(  # noqa: PLR0917 - two 
             assert np.allclose(output, right[name], rtol=0, atol=6e-7), name
 
 
-def test_outputs_parameters_and_the_way_of_each_are_those_asked_for(
+def test_outputs_parameters_and_encodings_are_those_requested(
     asking: triton.InferenceServerClient, classifier: Classifier, images: Images
 ) -> None:
     answer = asking.infer(
@@ -231,7 +231,7 @@ def test_outputs_parameters_and_the_way_of_each_are_those_asked_for(
     assert np.array_equal(answer.as_numpy("accept"), right["accept"])
 
 
-def test_tritonclient_gets_all_outputs_in_binary_if_it_names_none(
+def test_tritonclient_gets_all_outputs_in_binary_by_default(
     asking: triton.InferenceServerClient, images: Images
 ) -> None:
     waiting = [asking.async_infer("digits", [triton_input(images)]) for _ in range(3)]
@@ -290,7 +290,7 @@ def many(images: Images, n: int) -> Images:
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_tritonclient_raises_its_exception_with_our_words(
+def test_tritonclient_raises_its_exception_with_the_message(
     asking: triton.InferenceServerClient, images: Images, kind: str
 ) -> None:
     status, told, call = REFUSED[kind]
@@ -300,11 +300,11 @@ def test_tritonclient_raises_its_exception_with_our_words(
     assert told in caught.value.message().lower()
 
 
-# As anybody may ask
+# Plain HTTP
 
 
 @pytest.mark.parametrize("content_type", [None, "application/json", "text/plain"])
-def test_json_is_read_nested_or_flat_whatever_it_is_called(
+def test_json_may_be_nested_or_flat_with_any_content_type(
     client: httpx.Client, classifier: Classifier, images: Images, content_type: str | None
 ) -> None:
     right = expected(classifier, images)
@@ -323,7 +323,7 @@ def test_json_is_read_nested_or_flat_whatever_it_is_called(
     assert bodies[0] == bodies[1]
 
 
-def test_v2_is_there_with_and_without_a_slash_at_its_end(client: httpx.Client) -> None:
+def test_v2_has_an_optional_trailing_slash(client: httpx.Client) -> None:
     answers = [client.get(path) for path in ("/v2", "/v2/")]
     assert [answer.status_code for answer in answers] == [200, 200]
     assert answers[0].json() == answers[1].json()
@@ -331,7 +331,7 @@ def test_v2_is_there_with_and_without_a_slash_at_its_end(client: httpx.Client) -
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-def test_a_large_answer_is_compressed_for_who_asks_for_it(
+def test_a_large_response_is_compressed_on_request(
     client: httpx.Client, images: Images, encoding: str
 ) -> None:
     body, headers = in_binary(images, parameters={"binary_data_output": True})
@@ -350,7 +350,7 @@ def test_a_large_answer_is_compressed_for_who_asks_for_it(
     assert "Content-Encoding" not in answer.headers
 
 
-def test_as_many_images_as_are_allowed_are_answered_each_as_if_alone(
+def test_the_largest_batch_has_the_answers_of_single_images(
     client: httpx.Client, images: Images
 ) -> None:
     answer = client.post(INFER, json=asked(many(images, 512)))
@@ -361,7 +361,7 @@ def test_as_many_images_as_are_allowed_are_answered_each_as_if_alone(
             assert np.array_equal(output[i : i + len(images)], right[name][: 512 - i]), name
 
 
-def test_the_same_request_gets_the_same_bytes_whatever_else_is_going_on(
+def test_the_same_request_gets_the_same_bytes_under_load(
     client: httpx.Client, seven_png: bytes, images: Images
 ) -> None:
     def infer(n: int, samples: int) -> bytes:
@@ -385,27 +385,27 @@ def test_the_same_request_gets_the_same_bytes_whatever_else_is_going_on(
     assert together == alone * 8
 
 
-def test_requests_are_counted_timed_and_described(
-    make_server: Callable[..., Server], images: Images
+def test_requests_are_counted_and_timed_in_the_metrics(
+    shared_server: Callable[..., Server], images: Images
 ) -> None:
-    with make_server(device="cpu", draws=40).client() as client:
+    with shared_server(**LIMITED).client() as client, counted(client) as samples:
         outputs = found(client.post(INFER, json=asked(images)))
         check_error(client.post(INFER, content=b"{"), 400)
-        samples = read(client)
-    route = "/v2/models/{name}/infer"
-    assert value(samples, "mnn_requests_total", route=route, method="POST", status="200") == 1
-    assert value(samples, "mnn_rejections_total", reason="malformed") == 1
-    assert value(samples, "mnn_queue_wait_seconds_count") == len(images)
-    assert value(samples, "mnn_compute_seconds_count") == len(images)
-    assert value(samples, "mnn_predictive_entropy_nats_sum") == pytest.approx(
+    route = {"route": "/v2/models/{name}/infer", "method": "POST"}
+    assert metric_value(samples, "mnn_requests_total", status="200", **route) == 1
+    assert metric_value(samples, "mnn_requests_total", status="400", **route) == 1
+    assert metric_value(samples, "mnn_rejections_total", reason="malformed") == 1
+    assert metric_value(samples, "mnn_queue_wait_seconds_count") == len(images)
+    assert metric_value(samples, "mnn_compute_seconds_count") == len(images)
+    assert metric_value(samples, "mnn_predictive_entropy_nats_sum") == pytest.approx(
         outputs["predictive_entropy"].sum(), abs=1e-5
     )
     accepted = int(outputs["accept"].sum())
-    assert value(samples, "mnn_decisions_total", decision="accept") == accepted
-    assert value(samples, "mnn_decisions_total", decision="review") == len(images) - accepted
+    assert metric_value(samples, "mnn_decisions_total", decision="accept") == accepted
+    assert metric_value(samples, "mnn_decisions_total", decision="review") == len(images) - accepted
 
 
-# Errors, whoever raises them
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -429,7 +429,7 @@ def test_requests_are_counted_timed_and_described(
         ("PUT", "/v2/health/live", 405),
     ],
 )
-def test_what_is_not_there_is_an_error_of_the_protocol(
+def test_an_unknown_path_or_method_is_an_error_of_the_protocol(
     client: httpx.Client, method: str, path: str, status: int
 ) -> None:
     answer = client.request(method, path, headers={"X-Request-ID": "mine"})
@@ -440,7 +440,7 @@ def test_what_is_not_there_is_an_error_of_the_protocol(
 
 
 @pytest.mark.parametrize("path", ["/v2x", "/v", "/predict", "/model/v2"])
-def test_beside_v2_errors_are_problems_still(client: httpx.Client, path: str) -> None:
+def test_outside_v2_errors_are_problems(client: httpx.Client, path: str) -> None:
     answer = client.put(path)
     assert answer.headers["Content-Type"] == "application/problem+json"
 
@@ -450,7 +450,7 @@ BODIES: dict[str, tuple[int, str, bytes, dict[str, str]]] = {
     "no JSON": (400, "JSON", b"\x89PNG", {"Content-Type": "image/png"}),
     "no object": (400, "object", b"[]", {"Content-Type": "application/json"}),
     "a bare tensor": (400, "tensor", bytes(784), {"Inference-Header-Content-Length": "0"}),
-    "a length beyond": (400, "2 of", b"{}", {"Inference-Header-Content-Length": "2 of"}),
+    "an invalid length": (400, "2 of", b"{}", {"Inference-Header-Content-Length": "2 of"}),
     "another encoding": (415, "gzip", b"{}", {"Content-Encoding": "br"}),
     "two encodings": (415, "gzip", b"{}", {"Content-Encoding": "gzip, deflate"}),
     "not what it says": (400, "gzip", b"{}", {"Content-Encoding": "gzip"}),
@@ -464,7 +464,7 @@ BODIES: dict[str, tuple[int, str, bytes, dict[str, str]]] = {
     ),
     "a bomb of brackets": (
         400,
-        "nested like",
+        "nested too",
         gzip.compress(
             b'{"inputs":[{"name":"images","datatype":"UINT8","shape":[1,28,28],"data":'
             + b"[" * 3_000_000
@@ -474,8 +474,8 @@ BODIES: dict[str, tuple[int, str, bytes, dict[str, str]]] = {
         {"Content-Encoding": "gzip"},
     ),
     "a bomb of objects": (
-        413,
-        "beside the numbers",
+        400,
+        "object",
         gzip.compress(b"[" + b"{}," * 2_000_000 + b"{}]"),
         {"Content-Encoding": "gzip"},
     ),
@@ -483,16 +483,14 @@ BODIES: dict[str, tuple[int, str, bytes, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("kind", BODIES)
-def test_a_body_that_cannot_be_read_is_an_error_that_says_why(
-    client: httpx.Client, kind: str
-) -> None:
+def test_an_invalid_body_is_rejected_with_its_reason(client: httpx.Client, kind: str) -> None:
     status, told, body, headers = BODIES[kind]
     answer = client.post(INFER, content=body, headers=headers)
     assert told in check_error(answer, status)
     assert ("Accept-Encoding" in answer.headers) == (status == 415)
 
 
-def test_513_images_are_413_before_they_are_looked_at(client: httpx.Client) -> None:
+def test_513_images_are_413_whatever_their_data(client: httpx.Client) -> None:
     body = asked(np.zeros((1, 28, 28), np.uint8))
     body["inputs"][0].update(shape=[513, 28, 28], data="not even an array")  # type: ignore[index]
     assert "512" in check_error(client.post(INFER, json=body), 413)
@@ -512,29 +510,28 @@ def test_a_body_over_the_bound_is_413_by_its_length_and_in_chunks(client: httpx.
     assert f"{MAX_BODY_BYTES:,}" in check_error(client.post(INFER, content=body), 413)
     pieces = (bytes(2**20) for _ in range(9))
     assert f"{MAX_BODY_BYTES:,}" in check_error(client.post(INFER, content=pieces), 413)
-    check_error(client.post(INFER, content=body[:-1]), 413)  # within it, but not of numbers
+    check_error(client.post(INFER, content=body[:-1]), 400)  # within it, but no JSON
 
 
-def test_the_bound_on_pictures_is_not_that_on_tensors(
-    make_server: Callable[..., Server], images: Images
+def test_the_upload_limit_does_not_apply_to_tensors(
+    shared_server: Callable[..., Server], images: Images
 ) -> None:
-    with make_server(device="cpu", draws=40, max_upload_bytes=1000).client() as client:
+    with shared_server(**LIMITED).client() as client:
         body = json.dumps(asked(many(images, 40)), indent=2)
         assert len(body) > 200_000
         assert client.post(INFER, content=body).status_code == 200
 
 
-def test_a_body_that_stalls_is_408(make_server: Callable[..., Server]) -> None:
-    server = make_server(device="cpu", draws=40, body_timeout_s=0.5)
-    with connected(server) as sock:
+def test_a_body_that_stalls_is_408(shared_server: Callable[..., Server]) -> None:
+    with connected(shared_server(**LIMITED)) as sock:
         sock.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode())
         check_error(read_answer(sock), 408)
 
 
-def test_a_key_is_asked_for_as_everywhere_but_not_by_probes(
-    make_server: Callable[..., Server], images: Images
+def test_everything_but_probes_requires_the_key(
+    shared_server: Callable[..., Server], images: Images
 ) -> None:
-    server = make_server(device="cpu", draws=40, api_key=KEY, require_api_key=True)
+    server = shared_server(device="cpu", draws=40, api_key=KEY, require_api_key=True)
     with server.client() as client:
         for path in ("/v2/health/live", "/v2/health/ready"):
             assert client.get(path).status_code == 200
@@ -552,7 +549,7 @@ def test_a_key_is_asked_for_as_everywhere_but_not_by_probes(
         assert asking.infer("digits", [triton_input(images)], headers=bearer(KEY))
 
 
-def test_where_it_is_mounted_below_another_errors_are_of_the_protocol_too() -> None:
+def test_errors_are_of_the_protocol_below_a_mount_path() -> None:
     outer = FastAPI()
     outer.mount("/below", create_app(Settings(device="cpu")))
 
@@ -577,22 +574,9 @@ def test_without_a_model_everything_that_needs_one_is_503(images: Images) -> Non
         assert client.get("/v2").status_code == 200
 
 
-class HeldUpEngine(FailingEngine):
-    """Answers when it may, and fails for inputs with ink."""
-
-    def __init__(self) -> None:
-        self.free = threading.Event()
-        self.asked: list[int] = []
-
-    def logits(self, images: Images, n_draws: int) -> NDArray[np.float32]:
-        self.asked.append(len(images))
-        self.free.wait(20)
-        return super().logits(images, n_draws)
-
-
 @pytest.fixture
-def engine() -> Iterator[HeldUpEngine]:
-    engine = HeldUpEngine()
+def engine() -> Iterator[WaitingEngine]:
+    engine = WaitingEngine()
     yield engine
     engine.free.set()
 
@@ -603,14 +587,10 @@ def app() -> FastAPI:
 
 
 @pytest.fixture
-def held_up(app: FastAPI, engine: HeldUpEngine) -> Iterator[httpx.Client]:
-    """A service with one lane and a short queue that computes nothing until it may."""
-    with running(app) as client:
-        deadline = time.monotonic() + 30
-        while client.get("/v2/health/ready").status_code != 200:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        app.state.holder.served = Served(Classifier(tiny_checkpoint(), engine), "file")  # type: ignore[arg-type]
+def waiting(app: FastAPI, engine: WaitingEngine) -> Iterator[httpx.Client]:
+    """A service with one worker thread and a short queue, whose engine waits for `engine.free`."""
+    with started(app) as client:
+        serve_engine(app, engine)
         yield client
         engine.free.set()
 
@@ -625,92 +605,91 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_images_count_as_pictures_in_the_queue_and_a_full_one_is_429(
-    held_up: httpx.Client, engine: HeldUpEngine, app: FastAPI
+def test_each_image_takes_a_place_in_the_queue_and_a_full_queue_is_429(
+    waiting: httpx.Client, engine: WaitingEngine, app: FastAPI
 ) -> None:
     with ThreadPoolExecutor(2) as other:
-        first = other.submit(held_up.post, INFER, json=asked(BLANKS[:8]))
-        until(lambda: app.state.lanes.n_pending == 8)
-        answer = held_up.post(INFER, json=asked(BLANKS[:3]))
+        first = other.submit(waiting.post, INFER, json=asked(BLANKS[:8]))
+        until(lambda: n_pending(app) == 8)
+        answer = waiting.post(INFER, json=asked(BLANKS[:3]))
         assert "waiting" in check_error(answer, 429)
-        second = other.submit(held_up.post, INFER, json=asked(BLANKS[:2]))
-        until(lambda: app.state.lanes.n_pending == 10)
-        check_error(held_up.post(INFER, content=b"not even read"), 429)
+        second = other.submit(waiting.post, INFER, json=asked(BLANKS[:2]))
+        until(lambda: n_pending(app) == 10)
+        check_error(waiting.post(INFER, content=b"not even read"), 429)
         assert re.fullmatch(r"[1-9]\d*", answer.headers["Retry-After"])
         engine.free.set()
         assert [first.result().status_code, second.result().status_code] == [200, 200]
-    assert held_up.post(INFER, json=asked(BLANKS[:3])).status_code == 200
+    assert waiting.post(INFER, json=asked(BLANKS[:3])).status_code == 200
     too_many = np.zeros((11, 28, 28), np.uint8)
-    assert "batches" in check_error(held_up.post(INFER, json=asked(too_many)), 413)
+    assert "batches" in check_error(waiting.post(INFER, json=asked(too_many)), 413)
 
 
-def test_about_to_stop_it_is_not_ready_and_answers_still(
-    held_up: httpx.Client, engine: HeldUpEngine, app: FastAPI
+def test_a_draining_service_is_not_ready_but_still_answers(
+    waiting: httpx.Client, engine: WaitingEngine, app: FastAPI
 ) -> None:
     engine.free.set()
-    app.state.holder.draining = True
+    app.state.service.provider.is_draining = True
     for path in ("/v2/health/ready", "/v2/models/digits/ready"):
-        assert "stop" in check_error(held_up.get(path), 503)
-    assert held_up.get("/v2/health/live").status_code == 200
-    assert held_up.post(INFER, json=asked(BLANKS)).status_code == 200
+        assert "stop" in check_error(waiting.get(path), 503)
+    assert waiting.get("/v2/health/live").status_code == 200
+    assert waiting.post(INFER, json=asked(BLANKS)).status_code == 200
 
 
-def test_a_fault_is_a_500_without_details_logged_by_its_id(
-    held_up: httpx.Client, engine: HeldUpEngine, caplog: pytest.LogCaptureFixture
+def test_an_internal_error_is_a_500_without_details_logged_by_its_id(
+    waiting: httpx.Client, app: FastAPI, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine.free.set()
-    ink = np.ones((1, 28, 28), np.uint8)
+    serve_engine(app, FailingEngine())
+    foreground = np.ones((1, 28, 28), np.uint8)
     with caplog.at_level(logging.ERROR):
-        answer = held_up.post(INFER, json=asked(ink), headers={"X-Request-ID": "abc-1"})
+        answer = waiting.post(INFER, json=asked(foreground), headers={"X-Request-ID": "abc-1"})
     assert "secret" not in check_error(answer, 500)
     assert any("abc-1" in record.getMessage() for record in caplog.records)
-    assert held_up.post(INFER, json=asked(BLANKS)).status_code == 200
+    assert waiting.post(INFER, json=asked(BLANKS)).status_code == 200
 
 
-def test_what_is_not_answered_in_time_is_504(engine: HeldUpEngine) -> None:
+def test_a_request_over_its_deadline_is_504(engine: WaitingEngine) -> None:
     app = create_app(Settings(device="cpu", worker_threads=1, request_timeout_s=0.2))
-    with running(app) as client:
-        until(lambda: client.get("/v2/health/ready").status_code == 200)
-        app.state.holder.served = Served(Classifier(tiny_checkpoint(), engine), "file")  # type: ignore[arg-type]
+    with started(app) as client:
+        serve_engine(app, engine)
         check_error(client.post(INFER, json=asked(BLANKS)), 504)
         engine.free.set()
-        until(lambda: app.state.lanes.n_pending == 0)
+        until(lambda: n_pending(app) == 0)
 
 
-def test_waiting_to_be_read_being_read_and_computed_are_one_time(
-    engine: HeldUpEngine, monkeypatch: pytest.MonkeyPatch
+def test_the_deadline_covers_decoding_and_waiting_for_it(
+    engine: WaitingEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = inference._read
+    read = routes._decode
 
-    def slow(request: Request, body: bytes) -> InferenceRequest:
+    def slow(request: Request, body: bytes) -> TensorRequest:
         time.sleep(0.6)
         return read(request, body)
 
-    monkeypatch.setattr(inference, "_read", slow)
+    monkeypatch.setattr(routes, "_decode", slow)
     app = create_app(Settings(device="cpu", worker_threads=1, request_timeout_s=1))
-    with running(app) as client:
-        until(lambda: client.get("/v2/health/ready").status_code == 200)
-        app.state.holder.served = Served(Classifier(tiny_checkpoint(), engine), "file")  # type: ignore[arg-type]
+    with started(app) as client:
+        serve_engine(app, engine)
         body = json.dumps(asked(BLANKS), indent=4)  # large enough to be read elsewhere
         began = time.monotonic()
         check_error(client.post(INFER, content=body), 504)
         assert 0.9 < time.monotonic() - began < 1.4
         engine.free.set()
-        until(lambda: app.state.lanes.n_pending == 0)
+        until(lambda: n_pending(app) == 0)
         with ThreadPoolExecutor(2) as clients:  # one of them waits for its turn to be read
             both = list(clients.map(lambda _: client.post(INFER, content=body), range(2)))
         assert sorted(answer.status_code for answer in both) == [200, 504]
 
 
-def test_while_too_many_bytes_are_held_more_are_429_and_then_there_is_room_again(
-    engine: HeldUpEngine,
+def test_too_many_bytes_in_flight_are_429_until_there_is_room(
+    engine: WaitingEngine,
 ) -> None:
-    app = create_app(Settings(device="cpu", worker_threads=1, max_body_bytes=20_000, max_inflight_bytes=20_000))
-    with running(app) as client, ThreadPoolExecutor(1) as other:
-        until(lambda: client.get("/v2/health/ready").status_code == 200)
-        app.state.holder.served = Served(Classifier(tiny_checkpoint(), engine), "file")  # type: ignore[arg-type]
+    app = create_app(
+        Settings(device="cpu", worker_threads=1, max_body_bytes=20_000, max_inflight_bytes=20_000)
+    )
+    with started(app) as client, ThreadPoolExecutor(1) as other:
+        serve_engine(app, engine)
         first = other.submit(client.post, INFER, json=asked(BLANKS))
-        until(lambda: app.state.lanes.n_pending == 10)
+        until(lambda: n_pending(app) == 10)
         answer = client.post(INFER, json=asked(BLANKS))
         assert "bytes" in check_error(answer, 429)
         assert int(answer.headers["Retry-After"]) > 0
@@ -719,8 +698,8 @@ def test_while_too_many_bytes_are_held_more_are_429_and_then_there_is_room_again
         assert client.post(INFER, json=asked(BLANKS)).status_code == 200
 
 
-def test_large_bodies_are_read_and_written_off_the_event_loop(
-    held_up: httpx.Client, engine: HeldUpEngine, monkeypatch: pytest.MonkeyPatch
+def test_large_bodies_are_decoded_and_encoded_off_the_event_loop(
+    waiting: httpx.Client, engine: WaitingEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.free.set()
     loops: list[bool] = []
@@ -736,28 +715,28 @@ def test_large_bodies_are_read_and_written_off_the_event_loop(
 
         return noted
 
-    for name in ("_read", "_response"):
-        monkeypatch.setattr(inference, name, noting(getattr(inference, name)))
+    for name in ("_decode", "_encode"):
+        monkeypatch.setattr(routes, name, noting(getattr(routes, name)))
     body = json.dumps(asked(BLANKS), indent=4)
-    assert held_up.post(INFER, content=body).status_code == 200
+    assert waiting.post(INFER, content=body).status_code == 200
     assert loops == [False, False]
 
 
-def test_a_client_that_leaves_frees_its_places(
-    held_up: httpx.Client, engine: HeldUpEngine, app: FastAPI
+def test_a_client_that_disconnects_frees_its_places(
+    waiting: httpx.Client, engine: WaitingEngine, app: FastAPI
 ) -> None:
     with (
-        httpx.Client(base_url=held_up.base_url, timeout=0.3) as impatient,
+        httpx.Client(base_url=waiting.base_url, timeout=0.3) as impatient,
         pytest.raises(httpx.TimeoutException),
     ):
         impatient.post(INFER, json=asked(BLANKS))
-    until(lambda: app.state.lanes.n_pending == 0)
+    until(lambda: n_pending(app) == 0)
     engine.free.set()
-    assert held_up.post(INFER, json=asked(BLANKS[:1])).status_code == 200
-    assert sum(engine.asked) <= 9  # what the lane had begun, and the last
+    assert waiting.post(INFER, json=asked(BLANKS[:1])).status_code == 200
+    assert engine.n_images <= 9  # the batch in progress, and the last image
 
 
-# What the documents say
+# Documentation
 
 
 DOCUMENT = (ROOT / "docs" / "api.md").read_text().split("## Open Inference Protocol")[1]
@@ -767,7 +746,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", DOCUMENT, re.DOTALL)
 
 
-def test_the_documents_example_prints_what_is_said(server: Server) -> None:
+def test_the_documented_example_prints_what_is_documented(server: Server) -> None:
     (code,) = blocks("python")
     (promised,) = re.findall(r"^prints `([^`]+)`", DOCUMENT, re.MULTILINE)
     code = code.replace("127.0.0.1:8000", server.url.removeprefix("http://"))
@@ -781,7 +760,7 @@ def test_the_documents_example_prints_what_is_said(server: Server) -> None:
     assert result.stdout.strip() == promised
 
 
-def test_the_documents_curl_line_is_answered(server: Server) -> None:
+def test_the_documented_curl_command_is_answered(server: Server) -> None:
     (line,) = blocks("sh")
     command = shlex.split(line.replace("http://127.0.0.1:8000", server.url))
     path = ROOT / command[command.index("--data-binary") + 1].removeprefix("@")
@@ -796,16 +775,3 @@ def test_the_documents_curl_line_is_answered(server: Server) -> None:
         ("prediction", [7]),
         ("accept", [True]),
     ]
-
-
-def test_the_document_names_every_tensor_as_it_is(classifier: Classifier) -> None:
-    rows: dict[str, str] = {}
-    for names, kind in re.findall(r"^\| ((?:input )?`[^|]+) \| (\w+ \[[^|]+\]) \|", DOCUMENT, re.M):
-        rows |= dict.fromkeys(re.findall(r"`(\w+)`", names), kind)
-    told: Sequence[str] = [
-        f"{tensor.datatype} [N, {len(classifier.labels)}]"
-        if tensor.per_class
-        else f"{tensor.datatype} [N]"
-        for tensor in OUTPUTS.values()
-    ]
-    assert rows == {"images": "UINT8 [N, 28, 28]", **dict(zip(OUTPUTS, told, strict=True))}

@@ -365,7 +365,7 @@ def test_an_invalid_request_is_rejected_with_its_reason(kind: str) -> None:
         (IMAGES.tobytes(), True, "got 'bool'"),
         (IMAGES.tobytes(), 1568.0, "got 'float'"),
         (IMAGES.tobytes(), "1568", "got 'str'"),
-        (IMAGES.tobytes(), 10**4000, "401408"),
+        (IMAGES.tobytes(), 10**4000, "2147483647"),
         (b"", 1568, "0 bytes"),
     ],
 )
@@ -505,13 +505,15 @@ def test_requests_are_valid_by_the_schema_exactly_when_they_are_decoded() -> Non
     # What a schema cannot say: how many numbers there are, and what depends on another member.
     unsaid = {"both", "neither data nor a size", "a size without the header", "an output twice"}
     unsaid |= {"half a surrogate pair", "2.0 images"}
-    for kind, (status, _, make) in BAD_REQUESTS.items():
+    for kind, (_, _, make) in BAD_REQUESTS.items():
+        body = make()
+        if len(body) > 20_000:
+            continue
         try:
-            document = json.loads(make().decode(), parse_constant=lambda _: pytest.fail("no JSON"))
+            document = json.loads(body.decode(), parse_constant=lambda _: pytest.fail("no JSON"))
         except (ValueError, RecursionError, pytest.fail.Exception):
             continue
-        too_much = status == 413 and "images" not in kind
-        if kind not in unsaid and not too_much:
+        if kind not in unsaid:
             assert not validator.is_valid(document), kind
 
 
@@ -536,7 +538,7 @@ def test_compression_round_trips_up_to_the_limit(encoding: str) -> None:
 
 
 def test_a_decompression_bomb_is_stopped_at_the_limit() -> None:
-    bomb = compress(bytes(200 * 2**20), "gzip")
+    bomb = compress(bytes(50 * 2**20), "gzip")
     with pytest.raises(CompressionError) as caught:
         decompress(bomb, "gzip", 2**20)
     assert caught.value.status == 413
@@ -544,7 +546,7 @@ def test_a_decompression_bomb_is_stopped_at_the_limit() -> None:
         decompress(compress(bytes(600_000), "gzip") * 2, "gzip", 2**20)
     assert caught.value.status == 413
     with pytest.raises(CompressionError, match="members"):
-        decompress(compress(b"", "gzip") * 50_000, "gzip", 2**20)
+        decompress(compress(b"", "gzip") * 17, "gzip", 2**20)
 
 
 def test_gzip_members_are_joined_and_other_encodings_rejected() -> None:
