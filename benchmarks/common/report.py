@@ -31,7 +31,14 @@ def make_parser(
 
 
 def format_table(rows: Sequence[Row]) -> str:
-    """Format rows with equal keys as aligned text, numbers with three significant digits."""
+    """Format rows with equal keys as aligned text, numbers with three significant digits.
+
+    Examples:
+        >>> print(format_table([{"what": "a", "ms": 1.23456}, {"what": "longer", "ms": 12345.6}]))
+        what        ms
+        a         1.23
+        longer  12,346
+    """
     columns = list(rows[0])
     cells = [columns, *([_cell(row[column]) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]

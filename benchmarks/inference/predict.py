@@ -2,7 +2,7 @@
 
 Speed compares the ONNX engine, the reference engine, one deterministic pass and three libraries
 (bayesian-torch, BLiTZ, torchbnn) with the same network. The libraries need the environment of
-`python -m benchmarks.common.make_peers`.
+`make peers`.
 
 Error compares probabilities, entropies and intervals from S draws with those from 4,096 other
 draws. It reads 200 MNIST test images where MNIST is installed, and nothing is chosen by them.
@@ -48,7 +48,7 @@ def _speed(bundled: Posterior, *, quick: bool) -> dict[str, Any]:
     if missing:
         print(
             f"skipped, not installed: {'; '.join(missing)}. "
-            "`python -m benchmarks.common.make_peers` makes .venv-peers, which has them."
+            "`make peers` makes .venv-peers, which has them."
         )
     rounds = _QUICK_ROUNDS if quick else _ROUNDS
     results: dict[str, Any] = {}

@@ -2,7 +2,7 @@
 
 The bundled network with 100 draws runs in ONNX Runtime, in OpenVINO (float32 and bfloat16) and as
 grouped convolutions in PyTorch, with 1 and 2 threads and batches of 1 to 64 images. All take turns
-in one run. OpenVINO needs the environment of `python -m benchmarks.common.make_peers`.
+in one run. OpenVINO needs the environment of `make peers`.
 """
 
 import io
@@ -41,7 +41,7 @@ def main() -> int:
     """Run the command; returns its exit code."""
     options = make_parser("inference.runtimes", __doc__, quick="one round").parse_args()
     if not has("openvino"):
-        print("skipped, not installed: OpenVINO (`python -m benchmarks.common.make_peers`)")
+        print("skipped, not installed: OpenVINO (`make peers`)")
     posterior = load_checkpoint(BUNDLED).posterior
     rounds = _QUICK_ROUNDS if options.quick else _ROUNDS
     rows = [row for batch in _BATCHES for row in _compare(posterior, batch, rounds)]

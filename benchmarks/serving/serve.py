@@ -3,7 +3,7 @@
 wrk loads each server over loopback sockets, all in one interleaved run: this service; a plain
 FastAPI route; LitServe and BentoML with the same loop over draws, and with this project's engine.
 Each peer runs in the fastest of the configurations that its documents recommend. Run it with
-`.venv-peers/bin/python` (`python -m benchmarks.common.make_peers`); without LitServe and BentoML
+`.venv-peers/bin/python` (`make peers`); without LitServe and BentoML
 their rows are skipped.
 """
 

@@ -1,7 +1,7 @@
 """Cost of a Bayesian training step, in milliseconds per step of 128 images.
 
 Compares this project's fit, the same network trained deterministically, and bayesian-torch with its
-own KL term (in the environment of `python -m benchmarks.common.make_peers`), with and without
+own KL term (in the environment of `make peers`), with and without
 augmentation. All use Adam; blocks of steps take turns, and the table shows medians. The data
 pipeline (take a batch, augment it) is also timed alone. An epoch counts its steps, not what it does
 once before the first.
@@ -32,8 +32,7 @@ def main() -> int:
     options = make_parser("training.train", __doc__, quick="few repetitions").parse_args()
     if not has("bayesian_torch"):
         print(
-            "skipped, not installed: bayesian-torch. `python -m benchmarks.common.make_peers` makes"
-            " .venv-peers, which has it."
+            "skipped, not installed: bayesian-torch. `make peers` makes .venv-peers, which has it."
         )
     threads = min(PRESETS[Mnist.name].threads, granted_cpus())
     torch.set_num_threads(threads)
