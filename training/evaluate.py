@@ -1,9 +1,13 @@
-"""`python -m training.evaluate [CHECKPOINT]`: everything that can be measured, from weights alone.
+"""`python -m training.evaluate [CHECKPOINT]`: evaluate a checkpoint.
 
-Tables on the terminal, and the report with its pictures beside the checkpoint (or where `--report`
-says). With `--pictures DIR`, the figures of a folder of labelled pictures and a contact sheet
-instead.
+Prints tables and writes an HTML report beside the checkpoint, or where `--report` says. With
+`--images DIR`, evaluates a folder of labelled images and writes a contact sheet instead.
 """
+# ruff: noqa: E402 - the check comes before the imports that it guards
+
+from training.requirements import check_requirements
+
+check_requirements()
 
 import argparse
 import os
@@ -14,16 +18,17 @@ from model.checkpoint import BUNDLED, Checkpoint, load_checkpoint
 from model.classifier import Classifier
 from model.engines.engine import make_engine
 from model.errors import CheckpointError
-from model.system.cpu import granted_cpus
+from model.system import granted_cpus
 from training.cli_options import add_data_options, add_device_option, data_source, positive
 from training.data.datasets import DataNotFoundError, Mnist, Source
 from training.data.labelled_folder import (
     ManifestError,
-    answer_pictures,
-    format_kinds,
+    format_by_kind,
+    predict_images,
     read_manifest,
 )
-from training.evaluation.evaluate import PARTS, BatchPredictor, evaluate
+from training.evaluation.evaluate import PARTS, evaluate_checkpoint
+from training.evaluation.predictions import BatchPredictor
 from training.reporting.contact_sheet import save_contact_sheet
 from training.reporting.html import write_report
 from training.reporting.text import format_evaluation
@@ -37,8 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         checkpoint = load_checkpoint(options.checkpoint)
         n_draws = options.draws or checkpoint.selective.n_draws
-        if options.pictures is not None:
-            _evaluate_pictures(checkpoint, options, n_draws)
+        if options.images is not None:
+            _evaluate_folder(checkpoint, options, n_draws)
         else:
             _evaluate_parts(checkpoint, options, n_draws)
     except (
@@ -47,48 +52,51 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if not checkpoint.draws_are_reproduced():
-        print("this installation draws other networks than the one that calibrated the decision")
+        print(
+            "warning: this installation draws other networks than the one that calibrated the "
+            "decision rule"
+        )
     return 0
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
     parser.add_argument(
-        "checkpoint", nargs="?", type=Path, default=BUNDLED, help="default: the shipped weights"
+        "checkpoint", nargs="?", type=Path, default=BUNDLED, help="default: the bundled model"
     )
-    parser.add_argument("--only", choices=PARTS, help="one part of the data, and nothing else")
+    parser.add_argument("--only", choices=PARTS, help="evaluate one part of the data alone")
     parser.add_argument(
-        "--brief", action="store_true", help="the parts of the data, and nothing else; no report"
+        "--brief", action="store_true", help="evaluate the parts of the data alone; no report"
     )
     parser.add_argument(
-        "--limit", type=positive, metavar="N", help="look at the first N pictures of each set"
+        "--limit", type=positive, metavar="N", help="evaluate the first N images of each set"
     )
     parser.add_argument("--draws", type=positive, help="default: as calibrated")
     parser.add_argument(
         "--another",
         type=Path,
         metavar="CHECKPOINT",
-        help="an independently trained model, to see how often the intervals hold what it says",
+        help="an independently trained model, to measure the coverage of the intervals",
     )
     parser.add_argument(
         "--report",
         type=Path,
         metavar="HTML",
-        help="where the report goes, its figures beside it as JSON; default: beside the "
-        "checkpoint, for the shipped weights report.html",
+        help="where to write the report, with its metrics beside it as JSON; default: beside the "
+        "checkpoint, for the bundled model report.html",
     )
     parser.add_argument(
-        "--pictures",
+        "--images",
         type=Path,
         metavar="DIR",
-        help="a folder of pictures with manifest.csv (columns file, label, kind) instead",
+        help="evaluate a folder of images with manifest.csv (columns file, label, kind) instead",
     )
     parser.add_argument(
         "--sheet",
         type=Path,
         default=Path("contact-sheet.png"),
         metavar="PNG",
-        help="where --pictures draws what is wrong or not accepted; default: contact-sheet.png",
+        help="where to write the contact sheet of --images; default: contact-sheet.png",
     )
     add_data_options(parser)
     add_device_option(parser)
@@ -100,7 +108,7 @@ def _evaluate_parts(checkpoint: Checkpoint, options: argparse.Namespace, n_draws
     another = load_checkpoint(options.another) if options.another else None
     engine = make_engine(checkpoint.posterior, n_draws=n_draws, device=options.device)
     print(f"{checkpoint.name} {checkpoint.version(n_draws)} on {source.name}, {n_draws} draws")
-    evaluation = evaluate(
+    evaluation = evaluate_checkpoint(
         checkpoint,
         BatchPredictor(engine, n_draws),
         source,
@@ -116,34 +124,34 @@ def _evaluate_parts(checkpoint: Checkpoint, options: argparse.Namespace, n_draws
     if not (options.brief or options.only):
         path = options.report or _report_path(options.checkpoint)
         write_report(evaluation, path)
-        print(f"\nthe report, with its pictures: {path}")
+        print(f"\nreport: {path}")
 
 
 def _report_path(checkpoint: Path) -> Path:
-    """Beside the checkpoint, except for the shipped one, which may lie where nobody may write."""
+    """Beside the checkpoint; for the bundled one, whose folder may be read-only, in this folder."""
     if os.path.abspath(checkpoint) == os.path.abspath(BUNDLED):  # noqa: PTH100 - no links followed
         return Path("report.html")
     return checkpoint.with_suffix(".html")
 
 
-def _evaluate_pictures(checkpoint: Checkpoint, options: argparse.Namespace, n_draws: int) -> None:
-    entries = read_manifest(options.pictures)
+def _evaluate_folder(checkpoint: Checkpoint, options: argparse.Namespace, n_draws: int) -> None:
+    entries = read_manifest(options.images)
     engine = make_engine(checkpoint.posterior, n_draws=n_draws, device=options.device)
-    results = answer_pictures(Classifier(checkpoint, engine), entries, n_draws)
+    results = predict_images(Classifier(checkpoint, engine), entries, n_draws)
     print(
-        f"{checkpoint.name} {checkpoint.version(n_draws)} on {len(results):,} pictures of "
-        f"{options.pictures}, {n_draws} draws"
+        f"{checkpoint.name} {checkpoint.version(n_draws)} on {len(results):,} images of "
+        f"{options.images}, {n_draws} draws"
     )
-    print(format_kinds(results))
+    print(format_by_kind(results))
     for result in results:
         if result.error:
-            print(f"{result.entry.path}: {result.error}")
+            print(f"{result.image.path}: {result.error}")
     save_contact_sheet(results, options.sheet)
-    print(f"what is wrong or was not accepted: {options.sheet}")
+    print(f"contact sheet of errors and rejected images: {options.sheet}")
 
 
 def _source_of(checkpoint: Checkpoint, options: argparse.Namespace) -> Source:
-    """The data the checkpoint was trained on, unless another is asked for."""
+    """The data set of `--dataset`, by default the one that the checkpoint was trained on."""
     name = options.dataset or checkpoint.training.get("dataset", Mnist.name)
     return data_source(str(name), options.data_dir)
 

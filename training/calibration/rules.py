@@ -1,4 +1,9 @@
-"""The rules of a fitted network: its score by the validation part, thresholds by calibration."""
+"""Calibration of the decision rules.
+
+The score is chosen on the validation part, the thresholds on the calibration part.
+"""
+
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,76 +15,87 @@ from training.calibration.thresholds import (
     conformal_threshold,
     selective_threshold,
 )
-from training.config import RunConfig
-from training.evaluation.evaluate import BatchPredictor
-from training.evaluation.predictions import Answers
-from training.synthesis.outliers import nondigit_inputs
+from training.evaluation.predictions import BatchPredictor, Predictions
+from training.evaluation.summary import ranking_score
+from training.synthesis.outliers import outlier_inputs
 
-__all__ = ["answer_non_digits", "make_rules"]
+__all__ = ["make_rules", "predict_outliers"]
 
-_OTHERS_PER_DIGIT = 0.15  # drawn to choose the score by; about a tenth remain
-_OTHERS_SEED = 20260103
+_OUTLIERS_PER_DIGIT = 0.15  # drawn; about a tenth remain
+_OUTLIER_SEED = 20260103
 
 
-def answer_non_digits(
-    ask: BatchPredictor, pixels: NDArray[np.uint8], labels: NDArray[np.int64], config: RunConfig
-) -> Answers | None:
-    """Answers for pictures that are no digits, made of the validation part, to choose by.
+def predict_outliers(
+    predict: BatchPredictor,
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    *,
+    processes: int = 1,
+) -> Predictions:
+    """Predictions for synthetic outliers made from the validation part, to choose the score by.
 
     Args:
-        ask: The networks.
-        pixels: The validation part through the digit door (N, 28, 28).
+        predict: Predicts with the network's draws.
+        pixels: The preprocessed validation part (N, 28, 28).
         labels: Its classes (N,).
-        config: The run; without an outcome for what is no digit there is nothing to choose.
+        processes: How many worker processes to use.
     """
-    if not config.model.not_a_digit:
-        return None
-    drawn = nondigit_inputs(
+    inputs = outlier_inputs(
         pixels,
         labels,
-        round(len(labels) * _OTHERS_PER_DIGIT),
-        seed=_OTHERS_SEED,
-        processes=config.threads,
+        round(len(labels) * _OUTLIERS_PER_DIGIT),
+        seed=_OUTLIER_SEED,
+        processes=processes,
         name="validation",
     )
-    return ask(drawn.inputs, None, "what is no digit")
+    return predict(inputs, None, "outliers")
 
 
 def make_rules(
-    on_validation: Answers,
-    others: Answers | None,
-    on_calibration: Answers,
-    labels: NDArray[np.int64],
-    config: RunConfig,
+    validation: Predictions,
+    outliers: Predictions | None,
+    calibration: Predictions,
+    *,
+    target: float,
+    confidence: float,
+    coverage: float,
+    n_draws: int,
+    population: str,
 ) -> tuple[SelectiveRule, ConformalRule]:
-    """The score from the validation part, the thresholds from the calibration part.
+    """Choose the score on the validation part and the thresholds on the calibration part.
 
-    What the door has flagged of the calibration part is never accepted, so it counts in no risk.
+    Flagged images of the calibration part are never accepted, so they count in no risk.
 
     Args:
-        on_validation: Answers for the validation part.
-        others: Answers for what is no digit, to choose the score by; None if there are none.
-        on_calibration: Answers for the calibration part.
-        labels: The classes of the calibration part (N,).
-        config: What the rules shall promise, and with how many draws.
+        validation: Predictions for the validation part.
+        outliers: Predictions for synthetic outliers; None without a not-a-digit output.
+        calibration: Predictions for the calibration part.
+        target: Largest error rate among the accepted.
+        confidence: Probability with which that holds.
+        coverage: Share of images whose prediction set holds the true class.
+        n_draws: Number of posterior draws of all predictions.
+        population: What the calibration images are.
     """
-    score = choose_score(on_validation, others)
-    threshold = selective_threshold(
-        np.where(on_calibration.flagged, np.inf, uncertainty_score(on_calibration.summary, score)),
-        on_calibration.correct,
-        acceptance_grid(uncertainty_score(on_validation.summary, score)),
-        target=config.rules.target,
-        confidence=config.rules.confidence,
-    )
+    score = choose_score(validation, outliers)
     selective = SelectiveRule(
         score=score,
-        threshold=threshold,
-        target=config.rules.target,
-        confidence=config.rules.confidence,
-        n_calibration=len(labels),
-        n_draws=config.n_draws,
-        population=config.population,
+        threshold=-1.0,
+        target=target,
+        confidence=confidence,
+        n_calibration=len(calibration),
+        n_draws=n_draws,
+        population=population,
     )
-    coverage = config.rules.coverage
-    threshold = conformal_threshold(on_calibration.summary.probability, labels, coverage)
-    return selective, ConformalRule(coverage, threshold, len(labels))
+    threshold = selective_threshold(
+        ranking_score(calibration, selective),
+        calibration.correct,
+        acceptance_grid(uncertainty_score(validation.summary, score)),
+        target=target,
+        confidence=confidence,
+    )
+    conformal = ConformalRule(
+        coverage,
+        conformal_threshold(calibration.summary.probability, calibration.true_labels, coverage),
+        len(calibration),
+    )
+    return replace(selective, threshold=threshold), conformal

@@ -1,8 +1,8 @@
-"""A folder of labelled pictures from the real world, as the service would answer them.
+"""Predictions for a folder of labelled images, made as the service makes them.
 
 The folder holds `manifest.csv` with the columns `file` (a path within the folder), `label` and
-`kind`; others are ignored. A label that the model does not know stands for a picture that is no
-digit: there every accepted answer is wrong.
+`kind`; other columns are ignored. A label that the model does not know marks an image that is no
+digit: accepting it is always an error.
 """
 
 import csv
@@ -13,21 +13,28 @@ from pathlib import Path
 from tqdm import tqdm
 
 from model.classifier import Classifier, Prediction
-from model.preprocessing.normalize import open_bytes
 from model.errors import ImageError
+from model.preprocessing.normalize import open_bytes
 
-__all__ = ["Answered", "Entry", "ManifestError", "answer_pictures", "format_kinds", "read_manifest"]
+__all__ = [
+    "LabelledImage",
+    "LabelledPrediction",
+    "ManifestError",
+    "format_by_kind",
+    "predict_images",
+    "read_manifest",
+]
 
 _COLUMNS = ("file", "label", "kind")
 
 
 class ManifestError(Exception):
-    """The folder holds no manifest that can be used."""
+    """The folder has no usable manifest."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One picture of a manifest: where it lies, what it shows and what kind of picture it is."""
+class LabelledImage:
+    """One image of a manifest: its path, its label and its kind."""
 
     path: Path
     label: str
@@ -35,31 +42,31 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """A picture and its answer, or why it could not be read."""
+class LabelledPrediction:
+    """A labelled image and its prediction, or the error that kept it from being read."""
 
-    entry: Entry
-    answer: Prediction | None
+    image: LabelledImage
+    prediction: Prediction | None
     error: str = ""
     is_digit: bool = True
 
     @property
-    def right(self) -> bool:
+    def correct(self) -> bool:
         """Whether the most probable class is the label."""
-        return self.answer is not None and self.answer.prediction == self.entry.label
+        return self.prediction is not None and self.prediction.prediction == self.image.label
 
     @property
     def accepted(self) -> bool:
-        """Whether the answer would be taken without a person looking."""
-        return self.answer is not None and self.answer.decision == "accept"
+        """Whether the prediction is accepted without review."""
+        return self.prediction is not None and self.prediction.decision == "accept"
 
 
-def read_manifest(folder: Path) -> list[Entry]:
-    """The entries of `manifest.csv` in their order.
+def read_manifest(folder: Path) -> list[LabelledImage]:
+    """The images of `manifest.csv` in order.
 
     Raises:
-        ManifestError: If it is missing, empty, lacks a column, or names a file that is not there or
-            not within the folder.
+        ManifestError: If the manifest is missing or empty, lacks a column, or names a file that is
+            missing or outside the folder.
     """
     manifest = folder / "manifest.csv"
     try:
@@ -73,21 +80,21 @@ def read_manifest(folder: Path) -> list[Entry]:
             f"{manifest}: expected at least one row with the columns {', '.join(_COLUMNS)}; "
             f"missing: {', '.join(missing)}"
         )
-    entries, root = [], folder.resolve()
+    images, root = [], folder.resolve()
     for number, row in enumerate(rows, 2):
         path, label = folder / (row["file"] or ""), (row["label"] or "").strip()
         if not _is_within(path, root):
             raise ManifestError(f"{manifest}, line {number}: no file {row['file']!r} in the folder")
         if not label:
             raise ManifestError(f"{manifest}, line {number}: no label")
-        entries.append(Entry(path, label, (row["kind"] or "").strip()))
-    return entries
+        images.append(LabelledImage(path, label, (row["kind"] or "").strip()))
+    return images
 
 
 def _is_within(path: Path, root: Path) -> bool:
     try:
         return path.resolve().is_relative_to(root) and path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # a name that the file system rejects
         return False
 
 
@@ -95,36 +102,36 @@ def _why(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
-def answer_pictures(
-    classifier: Classifier, entries: Sequence[Entry], n_draws: int
-) -> list[Answered]:
-    """Ask about every picture as the service would; what cannot be read is kept with the reason."""
+def predict_images(
+    classifier: Classifier, images: Sequence[LabelledImage], n_draws: int
+) -> list[LabelledPrediction]:
+    """Predict every image as the service does; an unreadable image keeps its error."""
     results = []
-    for entry in tqdm(entries, desc="asking", unit="picture", disable=None):
-        is_digit = entry.label in classifier.labels
+    for image in tqdm(images, desc="predicting", unit="image", disable=None):
+        is_digit = image.label in classifier.labels
         try:
-            image = open_bytes(entry.path.read_bytes())
-            # Any level: the intervals are not looked at.
-            answer = classifier.predict_inputs([image], samples=n_draws, levels=[0.5])[0]
-            results.append(Answered(entry, answer, is_digit=is_digit))
+            preprocessed = open_bytes(image.path.read_bytes())
+            # Any level: the intervals are not used.
+            prediction = classifier.predict_inputs([preprocessed], samples=n_draws, levels=[0.5])[0]
+            results.append(LabelledPrediction(image, prediction, is_digit=is_digit))
         except ImageError as error:
-            results.append(Answered(entry, None, str(error), is_digit))
+            results.append(LabelledPrediction(image, None, str(error), is_digit))
     return results
 
 
-def format_kinds(results: Sequence[Answered]) -> str:
-    """A line for each kind of picture and one for all: right, accepted, wrong among the accepted.
+def format_by_kind(results: Sequence[LabelledPrediction]) -> str:
+    """A line for each kind of image and one for all: accuracy, accepted share, accepted errors.
 
-    Pictures that are no digits have lines of their own: nothing of them can be right.
+    Images that are no digits have lines of their own, without an accuracy.
     """
-    header = ("kind", "pictures", "right", "accuracy", "accepted", "share", "wrong accepted")
+    header = ("kind", "images", "correct", "accuracy", "accepted", "share", "accepted errors")
     rows: list[tuple[str, ...]] = [header]
     for digits in (True, False):
         group = [result for result in results if result.is_digit is digits]
-        kinds = list(dict.fromkeys(result.entry.kind for result in group))
-        lines = [(kind, [r for r in group if r.entry.kind == kind]) for kind in kinds]
+        kinds = list(dict.fromkeys(result.image.kind for result in group))
+        lines = [(kind, [r for r in group if r.image.kind == kind]) for kind in kinds]
         if len(kinds) > 1:
-            lines.append(("all digits" if digits else "all that are none", group))
+            lines.append(("all digits" if digits else "all that are no digits", group))
         for kind, members in lines:
             rows.append(_row(kind if digits else f"no digit: {kind}", members, digits=digits))
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
@@ -137,10 +144,10 @@ def format_kinds(results: Sequence[Answered]) -> str:
     )
 
 
-def _row(name: str, members: Sequence[Answered], *, digits: bool) -> tuple[str, ...]:
+def _row(name: str, members: Sequence[LabelledPrediction], *, digits: bool) -> tuple[str, ...]:
     n = len(members)
-    right = sum(result.right for result in members)
+    correct = sum(result.correct for result in members)
     accepted = sum(result.accepted for result in members)
-    wrong = sum(result.accepted and not result.right for result in members)
-    quality = (f"{right:,}", f"{100 * right / n:.1f} %") if digits else ("", "")
-    return (name, f"{n:,}", *quality, f"{accepted:,}", f"{100 * accepted / n:.1f} %", f"{wrong:,}")
+    errors = sum(result.accepted and not result.correct for result in members)
+    quality = (f"{correct:,}", f"{100 * correct / n:.1f} %") if digits else ("", "")
+    return (name, f"{n:,}", *quality, f"{accepted:,}", f"{100 * accepted / n:.1f} %", f"{errors:,}")

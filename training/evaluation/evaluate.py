@@ -1,158 +1,121 @@
-"""The whole evaluation of a checkpoint: held-out parts, foreign pictures, sweeps, intervals."""
+"""Evaluation of a checkpoint: held-out parts, out-of-distribution sets, robustness, intervals."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
 
 from model.checkpoint import Checkpoint
-from model.engines.engine import Device, Engine, make_engine
-from model.uncertainty import PredictiveSummary, outcomes, summarise
-from training.data.datasets import Inputs, Part, Source, preprocess, split
-from training.data.ood import FOREIGN, find_ood_sets, read_ood_set
-from training.evaluation.intervals import coverage_of_another, monte_carlo_error
-from training.evaluation.predictions import Answers
-from training.evaluation.result import Evaluation
+from model.engines.engine import make_engine
+from model.posterior import Posterior
+from model.types import Device
+from model.uncertainty import PredictiveSummary
+from training.data.datasets import Part, Source, split
+from training.data.ood import OOD_SETS, find_ood_sets, read_ood_set
+from training.data.preprocess import Inputs, preprocess
+from training.evaluation.intervals import (
+    IntervalMetrics,
+    coverage_of_another,
+    monte_carlo_error,
+)
+from training.evaluation.predictions import LEVEL, BatchPredictor, Predictions
+from training.evaluation.result import Evaluation, EvaluationMetrics
 from training.evaluation.robustness import corruption_sweep, rotation_sweep
-from training.evaluation.summary import digit_figures, foreign_figures, set_figures
-from training.synthesis.rendering import imitated_inputs
+from training.evaluation.summary import ood_metrics, part_metrics, set_metrics_by_class
+from training.synthesis.rendering import render_inputs
 
-__all__ = ["PARTS", "BatchPredictor", "evaluate", "imitated_validation"]
+__all__ = ["PARTS", "evaluate_checkpoint", "predict_ood_sets"]
 
 PARTS = ("validation", "imitated", "calibration", "test")
-"""The held-out parts of a data set; what was fitted is not among them.
+"""The held-out parts of a data set: those that the network was not fitted to.
 
-`imitated` is the validation part as others might send it (`training.synthesis.rendering`).
+`imitated` is the validation part rendered as uploads (`training.synthesis.rendering`).
 """
 
-_BATCH = 250
-_LEVEL = 0.95
-_IMITATION_SEED = 20260102
+_RENDERING_SEED = 20260102
 _N_INTERVALS = 2000
 
 
-@dataclass(frozen=True)
-class BatchPredictor:
-    """An engine that is asked about many pictures, with a progress bar.
-
-    Attributes:
-        engine: The networks to ask.
-        n_draws: Number of draws to use.
-        check_interrupted: Called after each batch; may raise to end it.
-    """
-
-    engine: Engine
-    n_draws: int
-    check_interrupted: Callable[[], None] = lambda: None
-
-    def __call__(self, inputs: Inputs, labels: NDArray[np.int64] | None, name: str) -> Answers:
-        """The answers for inputs of the digit door.
-
-        Args:
-            inputs: What the door made of the pictures.
-            labels: Their classes; None if they are of none.
-            name: What they are called.
-        """
-        parts = []
-        pixels = inputs.pixels
-        title = f"asking {name}"
-        with tqdm(total=len(pixels), desc=title, unit="picture", disable=None, leave=False) as bar:
-            for start in range(0, len(pixels), _BATCH):
-                batch = pixels[start : start + _BATCH]
-                logits = self.engine.logits(batch, self.n_draws)
-                drawn = outcomes(logits, self.engine.n_classes)
-                parts.append(summarise(drawn.classes, _LEVEL, drawn.not_a_digit))
-                self.check_interrupted()
-                bar.update(len(batch))
-        joined = {
-            field.name: np.concatenate([getattr(part, field.name) for part in parts])
-            for field in fields(PredictiveSummary)
-        }
-        return Answers(name, pixels, labels, PredictiveSummary(**joined), inputs.flagged)
-
-
-def evaluate(
+def evaluate_checkpoint(
     checkpoint: Checkpoint,
-    ask: BatchPredictor,
+    predict: BatchPredictor,
     source: Source,
     *,
     data_dir: Path,
     parts: Iterable[str] = PARTS,
-    known: Mapping[str, Answers] | None = None,
+    known: Mapping[str, Predictions] | None = None,
     brief: bool = False,
     limit: int | None = None,
     another: Checkpoint | None = None,
     device: Device = "auto",
     processes: int = 1,
 ) -> Evaluation:
-    """Everything there is to measure.
+    """Evaluate a checkpoint.
 
     Args:
-        checkpoint: The posterior and its rules; its own metrics are not looked at.
-        ask: Its draws.
+        checkpoint: The posterior and its rules; its own metrics are not used.
+        predict: Predicts with its draws.
         source: The data.
-        data_dir: Where foreign data sets may lie.
+        data_dir: Where to look for out-of-distribution sets.
         parts: Names out of `PARTS`.
-        known: Answers that are already there, by part.
-        brief: Whether to leave out everything but the parts.
-        limit: Most pictures of each set that are looked at; all if None.
-        another: An independently trained model, to hold the intervals against.
-        device: Where to ask further draws and the other model.
-        processes: How many prepare pictures at once.
+        known: Predictions that were made before, by part.
+        brief: Whether to evaluate the parts alone.
+        limit: Number of images of each set; all if None.
+        another: An independently trained model, for the coverage of the credible intervals.
+        device: Where to compute other draws and the other model.
+        processes: How many processes preprocess images.
     """
-    answers = dict(known or {})
+    predictions = dict(known or {})
     for name in parts:
-        if name not in answers:
-            answers[name] = _answer_part(source, name, ask, processes, limit)
-    answers = {name: answers[name] for name in parts}
+        if name not in predictions:
+            predictions[name] = _predict_part(source, name, predict, processes, limit)
+    predictions = {name: predictions[name] for name in parts}
     selective, conformal = checkpoint.selective, checkpoint.conformal
-    figures: dict[str, Any] = {
-        "parts": {
-            name: digit_figures(given, selective, conformal, bootstrap=not brief)
-            for name, given in answers.items()
+    metrics = EvaluationMetrics(
+        {
+            name: part_metrics(part, selective, conformal, bootstrap=not brief)
+            for name, part in predictions.items()
         }
-    }
-    foreign: dict[str, Answers] = {}
-    if "test" in answers and not brief:
-        test, config = answers["test"], checkpoint.posterior.config
-        figures["sets_by_class"] = set_figures(test, conformal, config.labels)
-        files = find_ood_sets(data_dir)
-        for name, file in files.items():
-            images = read_ood_set(file)[:limit]
-            nothing = Part(images, np.zeros(len(images), np.int64))
-            foreign[name] = ask(preprocess(nothing, name, processes=processes), None, name)
-        figures["foreign"] = {
-            name: foreign_figures(given, test, selective) for name, given in foreign.items()
-        }
-        figures["foreign_missing"] = [name for name in FOREIGN if name not in files]
-        part = source.test().first(limit)
-        figures["rotation"] = rotation_sweep(ask, part, selective, processes=processes)
-        figures["corruptions"] = corruption_sweep(ask, part, selective, processes=processes)
-        figures["intervals"] = _intervals(checkpoint, ask, test, another, device)
+    )
+    ood: dict[str, Predictions] = {}
+    if "test" in predictions and not brief:
+        test, digits = predictions["test"], source.test().first(limit)
+        ood = predict_ood_sets(predict, data_dir, processes, limit)
+        metrics = replace(
+            metrics,
+            sets_by_class=set_metrics_by_class(test, conformal, checkpoint.posterior.config.labels),
+            ood={name: ood_metrics(part, test, selective) for name, part in ood.items()},
+            ood_missing=[known.name for known in OOD_SETS if known.name not in ood],
+            rotation=rotation_sweep(predict, digits, selective, processes=processes),
+            corruptions=corruption_sweep(predict, digits, selective, processes=processes),
+            intervals=_interval_metrics(checkpoint.posterior, predict, test, another, device),
+        )
     return Evaluation(
         checkpoint=checkpoint,
-        version=checkpoint.version(ask.n_draws),
-        n_draws=ask.n_draws,
-        parts=answers,
-        foreign=foreign,
-        figures=figures,
+        version=checkpoint.version(predict.n_draws),
+        n_draws=predict.n_draws,
+        parts=predictions,
+        ood=ood,
+        metrics=metrics,
     )
 
 
-def imitated_validation(inputs: Inputs, processes: int = 1) -> Inputs:
-    """The validation part as others might send it: the same imitations in every run."""
-    return imitated_inputs(
-        inputs.pixels, seed=_IMITATION_SEED, processes=processes, name="validation"
-    )
+def predict_ood_sets(
+    predict: BatchPredictor, data_dir: Path, processes: int, limit: int | None
+) -> dict[str, Predictions]:
+    """Predictions for each out-of-distribution set found below `data_dir`, by name."""
+    found = {}
+    for name, file in find_ood_sets(data_dir).items():
+        images = read_ood_set(file)[:limit]
+        unlabelled = Part(images, np.zeros(len(images), np.int64))
+        found[name] = predict(preprocess(unlabelled, name, processes=processes), None, name)
+    return found
 
 
-def _answer_part(
-    source: Source, name: str, ask: BatchPredictor, processes: int, limit: int | None
-) -> Answers:
+def _predict_part(
+    source: Source, name: str, predict: BatchPredictor, processes: int, limit: int | None
+) -> Predictions:
     if name == "test":
         part = source.test()
     else:
@@ -163,34 +126,35 @@ def _answer_part(
     part = part.first(limit)
     inputs = preprocess(part, name, processes=processes)
     if name == "imitated":
-        inputs = imitated_validation(inputs, processes)
-    return ask(inputs, part.labels, name)
+        inputs = render_inputs(
+            inputs.pixels, seed=_RENDERING_SEED, processes=processes, name="validation"
+        )
+    return predict(inputs, part.labels, name)
 
 
-def _intervals(
-    checkpoint: Checkpoint,
-    ask: BatchPredictor,
-    test: Answers,
+def _interval_metrics(
+    posterior: Posterior,
+    predict: BatchPredictor,
+    test: Predictions,
     another: Checkpoint | None,
     device: Device,
-) -> dict[str, Any]:
-    """Monte Carlo error and, with another model, how often the intervals hold what it says."""
+) -> IntervalMetrics:
+    """Monte Carlo error, and with another model the coverage of its probabilities."""
     n = min(_N_INTERVALS, len(test))
     inputs = Inputs(test.pixels[:n], test.flagged[:n])
+    first = PredictiveSummary(
+        **{field.name: getattr(test.summary, field.name)[:n] for field in fields(test.summary)}
+    )
 
-    def of_first(summary: PredictiveSummary) -> PredictiveSummary:
-        return PredictiveSummary(
-            **{field.name: getattr(summary, field.name)[:n] for field in fields(summary)}
-        )
+    def summary_of(drawn_from: Posterior, name: str) -> PredictiveSummary:
+        engine = make_engine(drawn_from, n_draws=predict.n_draws, device=device)
+        return replace(predict, engine=engine)(inputs, None, name).summary
 
-    posterior = checkpoint.posterior
-    others = {"monte_carlo": replace(posterior, seed=(posterior.seed + 1) % 2**63)}
-    if another is not None:
-        others["another"] = another.posterior
-    result: dict[str, Any] = {"level": _LEVEL}
-    for name, drawn_from in others.items():
-        engine = make_engine(drawn_from, n_draws=ask.n_draws, device=device)
-        summary = replace(ask, engine=engine)(inputs, None, "the same with other draws").summary
-        compare = monte_carlo_error if name == "monte_carlo" else coverage_of_another
-        result[name] = compare(of_first(test.summary), summary)
-    return result
+    other_draws = replace(posterior, seed=(posterior.seed + 1) % 2**63)
+    return IntervalMetrics(
+        level=LEVEL,
+        monte_carlo=monte_carlo_error(first, summary_of(other_draws, "test with other draws")),
+        another=None
+        if another is None
+        else coverage_of_another(first, summary_of(another.posterior, "test with the other model")),
+    )

@@ -1,28 +1,78 @@
-"""How well the credible intervals hold: against other draws, and against another network."""
+"""Accuracy of the credible intervals: Monte Carlo error, and coverage of another network."""
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.uncertainty import Floats, PredictiveSummary
+from model.types import Floats
+from model.uncertainty import PredictiveSummary
 
-__all__ = ["UNSURE_BELOW", "coverage_of_another", "monte_carlo_error"]
+__all__ = [
+    "UNSURE_BELOW",
+    "IntervalCoverage",
+    "IntervalMetrics",
+    "MonteCarloError",
+    "coverage_of_another",
+    "monte_carlo_error",
+]
 
 UNSURE_BELOW = 0.99
-"""Probability of the most probable class below which an answer counts as unsure."""
+"""Probability of the most probable class below which a prediction counts as unsure."""
 
 
-def monte_carlo_error(first: PredictiveSummary, second: PredictiveSummary) -> dict[str, Any]:
-    """By how much the numbers for the most probable class change with other draws.
+@dataclass(frozen=True)
+class MonteCarloError:
+    """Mean absolute differences between two sets of draws, for the most probable class.
+
+    Attributes:
+        n: Number of images.
+        probability: Of the mean probability.
+        lower: Of the interval's lower end.
+        upper: Of its upper end.
+    """
+
+    n: int
+    probability: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class IntervalCoverage:
+    """Share of `n` intervals that hold another network's probability."""
+
+    n: int
+    held: float
+
+
+@dataclass(frozen=True)
+class IntervalMetrics:
+    """Metrics of the credible intervals.
+
+    Attributes:
+        level: Mass of the intervals.
+        monte_carlo: Monte Carlo error of `all` predictions and of the `unsure` ones.
+        another: Coverage of an independently trained network; None if there is none.
+    """
+
+    level: float
+    monte_carlo: Mapping[str, MonteCarloError]
+    another: Mapping[str, IntervalCoverage] | None = None
+
+
+def monte_carlo_error(
+    first: PredictiveSummary, second: PredictiveSummary
+) -> dict[str, MonteCarloError]:
+    """Differences between predictions of the same posterior with other draws.
 
     Args:
-        first: Answers with one set of draws.
-        second: Answers for the same pictures with as many other draws of the same posterior.
+        first: Predictions with one set of draws.
+        second: Predictions for the same images with as many other draws.
 
     Returns:
-        Mean absolute differences of probability and of the interval's ends, for all pictures and
-        for the unsure ones, with their n.
+        The differences for `all` predictions, and for the `unsure` ones if there are any.
     """
     top = first.probability.argmax(axis=1)
     differences = {
@@ -30,32 +80,36 @@ def monte_carlo_error(first: PredictiveSummary, second: PredictiveSummary) -> di
         for name in ("probability", "lower", "upper")
     }
     return {
-        which: {"n": int(chosen.sum())}
-        | {name: float(values[chosen].mean()) for name, values in differences.items()}
-        for which, chosen in _groups(first, top).items()
+        group: MonteCarloError(
+            n=int(chosen.sum()),
+            **{name: float(values[chosen].mean()) for name, values in differences.items()},
+        )
+        for group, chosen in _groups(first, top).items()
     }
 
 
-def coverage_of_another(summary: PredictiveSummary, another: PredictiveSummary) -> dict[str, Any]:
-    """How often the intervals hold what an independently trained network says.
+def coverage_of_another(
+    summary: PredictiveSummary, another: PredictiveSummary
+) -> dict[str, IntervalCoverage]:
+    """How often the intervals hold the probability of an independently trained network.
 
-    If the posterior were all there is to know, and the other network a draw from it, an interval
-    of 95 % would hold the other's probability 95 times in 100.
+    If the other network were a draw from the posterior, a 95 % interval would hold its probability
+    95 times in 100.
 
     Args:
-        summary: The answers whose intervals are looked at.
-        another: Another network's answers for the same pictures.
+        summary: The predictions with the intervals.
+        another: The other network's predictions for the same images.
 
     Returns:
-        The share of pictures whose interval for the most probable class holds the other's mean
-        probability of it, for all pictures and for the unsure ones, with their n.
+        The share of intervals of the most probable class that hold the other's mean probability,
+        for `all` predictions, and for the `unsure` ones if there are any.
     """
     top = summary.probability.argmax(axis=1)
     other = _of(another.probability, top)
     held = (_of(summary.lower, top) <= other) & (other <= _of(summary.upper, top))
     return {
-        which: {"n": int(chosen.sum()), "held": float(held[chosen].mean())}
-        for which, chosen in _groups(summary, top).items()
+        group: IntervalCoverage(int(chosen.sum()), float(held[chosen].mean()))
+        for group, chosen in _groups(summary, top).items()
     }
 
 
@@ -65,7 +119,7 @@ def _of(values: Floats, top: NDArray[np.intp]) -> Floats:
 
 
 def _groups(summary: PredictiveSummary, top: NDArray[np.intp]) -> dict[str, NDArray[np.bool_]]:
-    """All pictures, and the unsure ones where there are any."""
+    """All predictions, and the unsure ones if there are any."""
     unsure = _of(summary.probability, top) < UNSURE_BELOW
     groups = {"all": np.ones(len(top), np.bool_), "unsure": unsure}
-    return {which: chosen for which, chosen in groups.items() if chosen.any()}
+    return {name: chosen for name, chosen in groups.items() if chosen.any()}

@@ -1,10 +1,10 @@
-"""How good the probabilities are, on arrays: predictive (N, C) and true classes (N,)."""
+"""Metrics of predictive probabilities (N, C) against true classes (N,)."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
-from model.uncertainty import Floats
+from model.types import Floats
 
 __all__ = [
     "adaptive_calibration_error",
@@ -13,6 +13,7 @@ __all__ = [
     "bootstrap_intervals",
     "brier_score",
     "calibration_error",
+    "confidence_bins",
     "error_rate",
     "errors_at_coverage",
     "false_positive_rate",
@@ -27,7 +28,7 @@ _N_BINS = 15
 
 
 def error_rate(probability: Floats, labels: Labels) -> float:
-    """Share of pictures whose most probable class is wrong, in [0, 1]."""
+    """Share of images whose most probable class is wrong, in [0, 1]."""
     return float(np.mean(probability.argmax(axis=1) != labels))
 
 
@@ -49,41 +50,38 @@ def calibration_error(probability: Floats, labels: Labels, n_bins: int = _N_BINS
 
     Source: Guo et al. (2017), "On Calibration of Modern Neural Networks", equation 3.
     """
-    # torchmetrics takes two seconds to import, which a fit need not wait for.
-    from torchmetrics.functional.classification import (  # noqa: PLC0415
-        multiclass_calibration_error,
-    )
-
-    value = multiclass_calibration_error(
-        torch.from_numpy(probability.astype(np.float64)),
-        torch.from_numpy(labels),
-        num_classes=probability.shape[1],
-        n_bins=n_bins,
-        norm="l1",
-    )
-    return float(value)
+    return _calibration_error(probability, labels, confidence_bins(probability, n_bins))
 
 
 def adaptive_calibration_error(probability: Floats, labels: Labels, n_bins: int = _N_BINS) -> float:
-    """Calibration error of the top class over bins of equally many pictures, in [0, 1].
+    """Calibration error of the top class over bins of equally many images, in [0, 1].
 
-    Where nearly all confidences are close to 1, equally wide bins leave all but one empty.
+    Equally wide bins are nearly all empty if most confidences are close to 1.
 
     Source: Nguyen and O'Connor (2015), "Posterior calibration and exploratory analysis for natural
     language processing models", section 3.2 (with absolute instead of squared differences).
     """
-    gap, bins = _gaps(probability, labels), _equal_bins(probability, n_bins)
-    return float(np.abs(np.bincount(bins, gap)).sum() / len(labels))
+    return _calibration_error(probability, labels, _equal_bins(probability, n_bins))
+
+
+def confidence_bins(probability: Floats, n_bins: int = _N_BINS) -> NDArray[np.int64]:
+    """Index of the equally wide bin of each top class's probability (N,).
+
+    A bin holds its lower edge; the last one holds 1 too.
+    """
+    edges = np.linspace(0, 1, n_bins + 1)[1:-1]
+    bins: NDArray[np.int64] = np.searchsorted(edges, probability.max(axis=1), side="right")
+    return bins
 
 
 def risk_coverage_curve(score: Floats, correct: Bools) -> tuple[Floats, Floats]:
-    """Error rate among the k most certain pictures, for all k.
+    """Error rate among the k most certain images, for all k.
 
-    Where scores are equal, pictures come in no order: the curve is that of the mean over all.
+    Images with equal scores have no order: the curve is the mean over all orders.
 
     Args:
-        score: Uncertainty of each picture (N,); larger is less certain.
-        correct: Whether each was right (N,).
+        score: Uncertainty of each image (N,); larger is less certain.
+        correct: Whether each prediction is correct (N,).
 
     Returns:
         Coverage k / N in (0, 1] and risk in [0, 1], each (N,).
@@ -97,11 +95,11 @@ def risk_coverage_curve(score: Floats, correct: Bools) -> tuple[Floats, Floats]:
 
 
 def area_under_risk_coverage(score: Floats, correct: Bools) -> float:
-    """Mean error rate among the k most certain pictures, over all k: 0 is best.
+    """Mean error rate among the k most certain images, over all k: 0 is best.
 
     Args:
-        score: Uncertainty of each picture (N,); larger is less certain.
-        correct: Whether each was right (N,).
+        score: Uncertainty of each image (N,); larger is less certain.
+        correct: Whether each prediction is correct (N,).
 
     Source: Geifman, Uziel and El-Yaniv (2019), "Bias-Reduced Uncertainty Estimation for Deep
     Neural Classifiers".
@@ -110,40 +108,39 @@ def area_under_risk_coverage(score: Floats, correct: Bools) -> float:
 
 
 def errors_at_coverage(score: Floats, correct: Bools, coverage: float) -> tuple[int, int]:
-    """How many of the most certain pictures are wrong.
+    """Number of errors among the most certain images.
 
     Args:
-        score: Uncertainty of each picture (N,); larger is less certain.
-        correct: Whether each was right (N,).
-        coverage: Share of pictures that are looked at, in (0, 1].
+        score: Uncertainty of each image (N,); larger is less certain.
+        correct: Whether each prediction is correct (N,).
+        coverage: Share of the images that counts, in (0, 1].
 
     Returns:
-        Their number, N · coverage rounded down, and how many of them are wrong.
+        The number of these images, N · coverage rounded down, and of errors among them.
     """
     n = int(len(score) * coverage + 1e-9)  # 0.95 · 10000 is 9500, not 9499.999…
     return n, int((~correct[np.argsort(score, kind="stable")[:n]]).sum())
 
 
 def auroc(inside: Floats, outside: Floats) -> float:
-    """Chance that a picture from outside has the larger score; ties count half. 1 is best.
+    """Probability that an out-of-distribution image has the larger score; ties count half.
 
     Args:
-        inside: Scores of pictures like those trained on (N,).
-        outside: Scores of others (M,).
+        inside: Scores of in-distribution images (N,).
+        outside: Scores of out-of-distribution images (M,).
     """
-    from torchmetrics.functional.classification import binary_auroc  # noqa: PLC0415
-
-    ranks, target = _ranked(inside, outside)
-    return float(binary_auroc(ranks, target))
+    # By rank, since scikit-learn rejects infinite scores.
+    _, ranks = np.unique(np.concatenate([inside, outside]), return_inverse=True)
+    return float(roc_auc_score(np.arange(len(ranks)) >= len(inside), ranks))
 
 
 def false_positive_rate(inside: Floats, outside: Floats, true_positive_rate: float = 0.95) -> float:
-    """Share of pictures from outside that pass a threshold that lets most of the others pass.
+    """Share of out-of-distribution images below a threshold that most digits stay below.
 
     Args:
-        inside: Scores of pictures like those trained on (N,); larger is stranger.
-        outside: Scores of others (M,).
-        true_positive_rate: Share of the pictures inside that pass at least.
+        inside: Scores of in-distribution images (N,); larger is less like training.
+        outside: Scores of out-of-distribution images (M,).
+        true_positive_rate: Least share of the in-distribution images below the threshold.
 
     Source: Hendrycks and Gimpel (2017), "A Baseline for Detecting Misclassified and
     Out-of-Distribution Examples in Neural Networks"; Liang, Li and Srikant (2018), "Enhancing the
@@ -156,15 +153,15 @@ def false_positive_rate(inside: Floats, outside: Floats, true_positive_rate: flo
 def bootstrap_intervals(
     probability: Floats, labels: Labels, *, level: float = 0.95, n_resamples: int = 1000
 ) -> dict[str, tuple[float, float]]:
-    """How much the figures would vary with other pictures of the same kind.
+    """Bootstrap intervals: how much metrics would vary with other images of the same kind.
 
-    Pictures are drawn again with replacement, always with the same random numbers.
+    Images are resampled with replacement, always with the same random numbers.
 
     Args:
         probability: Predictive probabilities (N, C).
         labels: True classes (N,).
         level: Mass of each interval.
-        n_resamples: How often the pictures are drawn again.
+        n_resamples: Number of resamples.
 
     Returns:
         Percentile intervals of `error`, `nll`, `brier_score`, `calibration_error` and
@@ -184,7 +181,7 @@ def bootstrap_intervals(
     )
     binned = [
         np.eye(_N_BINS)[bins] * gap[:, None]
-        for bins in (_wide_bins(probability), _equal_bins(probability, _N_BINS))
+        for bins in (confidence_bins(probability), _equal_bins(probability, _N_BINS))
     ]
     rng = np.random.Generator(np.random.Philox(key=np.array([n, 0], np.uint64)))
     drawn = np.empty((n_resamples, 5))
@@ -210,27 +207,17 @@ def _brier_each(probability: Floats, labels: Labels) -> Floats:
 
 
 def _gaps(probability: Floats, labels: Labels) -> Floats:
-    """By how much each top class is surer than right: confidence - [right] (N,)."""
+    """Confidence of each top class minus 1 if it is correct (N,)."""
     result: Floats = probability.max(axis=1) - (probability.argmax(axis=1) == labels)
     return result
 
 
-def _wide_bins(probability: Floats) -> NDArray[np.int64]:
-    """Which of equally wide bins each confidence is in (N,)."""
-    edges = np.linspace(0, 1, _N_BINS + 1)[1:-1]
-    bins: NDArray[np.int64] = np.searchsorted(edges, probability.max(axis=1)).astype(np.int64)
-    return bins
+def _calibration_error(probability: Floats, labels: Labels, bins: NDArray[np.int64]) -> float:
+    return float(np.abs(np.bincount(bins, _gaps(probability, labels))).sum() / len(labels))
 
 
 def _equal_bins(probability: Floats, n_bins: int) -> NDArray[np.int64]:
-    """Which of bins of equally many pictures each confidence is in (N,)."""
+    """Index of the bin of equally many images that each confidence is in (N,)."""
     rank = np.argsort(np.argsort(probability.max(axis=1), kind="stable"), kind="stable")
     result: NDArray[np.int64] = (rank * n_bins // len(rank)).astype(np.int64)
     return result
-
-
-def _ranked(inside: Floats, outside: Floats) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ranks of all scores scaled to [0, 1], since torchmetrics would squash larger numbers."""
-    _, ranks = np.unique(np.concatenate([inside, outside]), return_inverse=True)
-    target = np.concatenate([np.zeros(len(inside), np.int64), np.ones(len(outside), np.int64)])
-    return torch.from_numpy(ranks / max(1, int(ranks.max()))), torch.from_numpy(target)

@@ -1,25 +1,34 @@
-"""What the network answers to many pictures, kept together with the pictures."""
+"""Predictions for many images at once."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from model.uncertainty import PredictiveSummary
+from model.engines.engine import Engine
+from model.uncertainty import PredictiveSummary, draw_probabilities, summarise
+from training.data.preprocess import Inputs
 
-__all__ = ["Answers"]
+__all__ = ["LEVEL", "BatchPredictor", "Predictions"]
+
+LEVEL = 0.95
+"""Mass of the credible intervals of all predictions."""
+
+_BATCH_SIZE = 250
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """The answers for one set of pictures.
+class Predictions:
+    """The predictions for one set of images.
 
     Attributes:
-        name: What the set is called, such as `test` or `Fashion-MNIST`.
-        pixels: What the network saw, uint8 (N, 28, 28).
-        labels: The true classes (N,), as indices; None if the pictures are of none of the classes.
-        summary: The answers, arrays of N.
-        flagged: Which pictures the digit door sends to a person anyway (N,).
+        name: Name of the set, such as `test` or `Fashion-MNIST`.
+        pixels: The network's input, uint8 (N, 28, 28).
+        labels: True classes (N,), as indices; None if the images belong to no class.
+        summary: The predictions, arrays of N.
+        flagged: Which images preprocessing sends to review (N,).
     """
 
     name: str
@@ -29,13 +38,64 @@ class Answers:
     flagged: NDArray[np.bool_]
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
         return len(self.pixels)
 
     @property
+    def true_labels(self) -> NDArray[np.int64]:
+        """True classes (N,).
+
+        Raises:
+            ValueError: If the predictions have no labels.
+        """
+        if self.labels is None:
+            raise ValueError(f"{self.name}: the true classes are needed")
+        return self.labels
+
+    @property
     def correct(self) -> NDArray[np.bool_]:
-        """Whether the most probable class is the true one (N,); nowhere where there is none."""
+        """Whether the most probable class is the true one (N,); False without labels."""
         if self.labels is None:
             return np.zeros(len(self), np.bool_)
         correct: NDArray[np.bool_] = self.summary.probability.argmax(axis=1) == self.labels
         return correct
+
+
+@dataclass(frozen=True)
+class BatchPredictor:
+    """Predicts sets of images batch by batch, with a progress bar.
+
+    Attributes:
+        engine: Computes the networks.
+        n_draws: Number of posterior draws.
+        check_interrupted: Called after each batch; may raise to stop.
+    """
+
+    engine: Engine
+    n_draws: int
+    check_interrupted: Callable[[], None] = lambda: None
+
+    def __call__(self, inputs: Inputs, labels: NDArray[np.int64] | None, name: str) -> Predictions:
+        """The predictions for preprocessed images.
+
+        Args:
+            inputs: The preprocessed images.
+            labels: Their classes (N,); None if they belong to no class.
+            name: Name of the set.
+        """
+        parts = []
+        pixels = inputs.pixels
+        title = f"predicting {name}"
+        with tqdm(total=len(pixels), desc=title, unit="image", disable=None, leave=False) as bar:
+            for start in range(0, len(pixels), _BATCH_SIZE):
+                batch = pixels[start : start + _BATCH_SIZE]
+                logits = self.engine.logits(batch, self.n_draws)
+                drawn = draw_probabilities(logits, self.engine.n_classes)
+                parts.append(summarise(drawn.classes, LEVEL, drawn.not_a_digit))
+                self.check_interrupted()
+                bar.update(len(batch))
+        joined = {
+            field.name: np.concatenate([getattr(part, field.name) for part in parts])
+            for field in fields(PredictiveSummary)
+        }
+        return Predictions(name, pixels, labels, PredictiveSummary(**joined), inputs.flagged)

@@ -1,7 +1,7 @@
-"""What an evaluation found, and what follows from it for a report."""
+"""The result of an evaluation: predictions, their metrics, and what a report derives from them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -9,14 +9,52 @@ from numpy.typing import NDArray
 
 from model.checkpoint import Checkpoint
 from model.decision import uncertainty_score
-from model.uncertainty import Floats
+from model.types import Floats
+from training.evaluation.intervals import IntervalMetrics
 from training.evaluation.metrics import risk_coverage_curve
-from training.evaluation.predictions import Answers
-from training.evaluation.summary import accepted, ranking
+from training.evaluation.predictions import Predictions
+from training.evaluation.robustness import CorruptionMetrics, RotationPoint
+from training.evaluation.summary import (
+    OodMetrics,
+    PartMetrics,
+    SetMetrics,
+    accepted,
+    ranking_score,
+)
 
-__all__ = ["Evaluation"]
+__all__ = ["Evaluation", "EvaluationMetrics", "as_json"]
 
-_MAIN = ("test", "calibration", "validation", "imitated")
+_MAIN_PART_ORDER = ("test", "calibration", "validation", "imitated")
+# Keys that differ from the attribute: those of the checkpoint's metadata, a file format.
+_JSON_KEYS = {"ood": "foreign", "ood_missing": "foreign_missing"}
+
+
+@dataclass(frozen=True)
+class EvaluationMetrics:
+    """All metrics of one evaluation; None where a brief evaluation measures nothing.
+
+    Attributes:
+        parts: Metrics of the held-out parts, by name.
+        sets_by_class: Metrics of the prediction sets of the test part, by true class.
+        ood: Metrics of the out-of-distribution sets, by name.
+        ood_missing: Names of the out-of-distribution sets that were not found.
+        rotation: Metrics of rotated test digits, by angle.
+        corruptions: Metrics of corrupted test digits, by kind.
+        intervals: Metrics of the credible intervals.
+    """
+
+    parts: Mapping[str, PartMetrics]
+    sets_by_class: Mapping[str, SetMetrics] | None = None
+    ood: Mapping[str, OodMetrics] | None = None
+    ood_missing: Sequence[str] | None = None
+    rotation: Sequence[RotationPoint] | None = None
+    corruptions: Mapping[str, CorruptionMetrics] | None = None
+    intervals: IntervalMetrics | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The metrics as JSON values, without those that are None."""
+        values: dict[str, Any] = as_json(self)
+        return values
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,18 +64,18 @@ class Evaluation:
     Attributes:
         checkpoint: The posterior, its rules and its provenance.
         version: `Checkpoint.version` for this number of draws.
-        n_draws: Number of draws that all answers used.
-        parts: Answers to the held-out parts that were asked, by `training.evaluate.PARTS`.
-        foreign: Answers to sets of pictures that are none of the classes, by their names.
-        figures: Everything that was measured, as plain JSON values.
+        n_draws: Number of posterior draws of all predictions.
+        parts: Predictions for the held-out parts, by names out of `PARTS`.
+        ood: Predictions for the out-of-distribution sets, by name.
+        metrics: The metrics of these predictions.
     """
 
     checkpoint: Checkpoint
     version: str
     n_draws: int
-    parts: Mapping[str, Answers]
-    foreign: Mapping[str, Answers]
-    figures: Mapping[str, Any]
+    parts: Mapping[str, Predictions]
+    ood: Mapping[str, Predictions]
+    metrics: EvaluationMetrics
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -45,45 +83,65 @@ class Evaluation:
         return self.checkpoint.posterior.config.labels
 
     @property
-    def main(self) -> Answers | None:
-        """The part that figures are drawn of: the test pictures, if they were asked."""
-        names = [name for name in (*_MAIN, *self.parts) if name in self.parts]
-        return self.parts[names[0]] if names else None
+    def main_name(self) -> str:
+        """Name of the part that figures show: `test` if it was evaluated; empty without parts."""
+        names = (*_MAIN_PART_ORDER, *self.parts)
+        return next((name for name in names if name in self.parts), "")
 
     @property
-    def main_name(self) -> str:
-        """What that part is called; empty if there is none."""
-        return next((name for name, part in self.parts.items() if part is self.main), "")
+    def main(self) -> Predictions | None:
+        """The predictions for that part."""
+        return self.parts.get(self.main_name)
 
-    def group(self, key: str) -> Mapping[str, Any]:
-        """A mapping out of `figures`; empty if it is not there."""
-        found = self.figures.get(key)
-        return found if isinstance(found, Mapping) else {}
+    def accepted(self, predictions: Predictions) -> NDArray[np.bool_]:
+        """Which predictions are accepted (N,): by the rule, and not flagged by preprocessing."""
+        return accepted(predictions, self.checkpoint.selective)
 
-    def accepted(self, answers: Answers) -> NDArray[np.bool_]:
-        """Which answers need no person (N,): the rule accepts them and the door found nothing."""
-        return accepted(answers, self.checkpoint.selective)
+    def curve(self, predictions: Predictions) -> tuple[Floats, Floats]:
+        """Coverage and risk, each (N,); flagged images rank last."""
+        score = ranking_score(predictions, self.checkpoint.selective)
+        return risk_coverage_curve(score, predictions.correct)
 
-    def certainty(self, answers: Answers) -> Floats:
-        """Probability that it is a digit and is read rightly, as the answer itself says (N,)."""
-        return answers.summary.joint_probability
+    def operating_point(self, predictions: Predictions) -> tuple[float, float]:
+        """Share that is accepted, and the error rate among it, 0 if nothing is accepted."""
+        taken = self.accepted(predictions)
+        errors = self.n_errors_accepted(predictions)
+        return float(taken.mean()), errors / max(1, int(taken.sum()))
 
-    def curve(self, answers: Answers) -> tuple[Floats, Floats]:
-        """Coverage and risk of a part, each (N,); what the door flags is answered last of all."""
-        return risk_coverage_curve(ranking(answers, self.checkpoint.selective), answers.correct)
+    def n_errors(self, predictions: Predictions) -> int:
+        """Number of wrong predictions."""
+        return int((~predictions.correct).sum())
 
-    def operating_point(self, answers: Answers) -> tuple[float, float]:
-        """Share of a part that is accepted, and error rate among it, 0 if nothing is."""
-        taken = self.accepted(answers)
-        wrong = int((taken & ~answers.correct).sum())
-        return float(taken.mean()), wrong / max(1, int(taken.sum()))
+    def n_errors_accepted(self, predictions: Predictions) -> int:
+        """Number of wrong predictions that are accepted."""
+        return int((self.accepted(predictions) & ~predictions.correct).sum())
 
-    def most_uncertain(self, answers: Answers, n: int) -> NDArray[np.intp]:
-        """Indices of the n answers that the rule trusts least, the least first."""
-        score = uncertainty_score(answers.summary, self.checkpoint.selective.score)
+    def most_uncertain(self, predictions: Predictions, n: int) -> NDArray[np.intp]:
+        """Indices of the n predictions with the largest score, the largest first."""
+        score = uncertainty_score(predictions.summary, self.checkpoint.selective.score)
         return np.argsort(-score, kind="stable")[:n]
 
-    def surest_wrong(self, answers: Answers, n: int) -> NDArray[np.intp]:
-        """Indices of the n wrong answers, at most, that are surest of themselves."""
-        certainty = np.where(answers.correct, -1.0, self.certainty(answers))
-        return np.argsort(-certainty, kind="stable")[: min(n, int((~answers.correct).sum()))]
+    def most_confident(self, predictions: Predictions, n: int) -> NDArray[np.intp]:
+        """Indices of the n predictions with the largest joint probability, the largest first."""
+        return np.argsort(-predictions.summary.joint_probability, kind="stable")[:n]
+
+    def most_confident_errors(self, predictions: Predictions, n: int) -> NDArray[np.intp]:
+        """Indices of the n errors, at most, with the largest joint probability."""
+        confidence = np.where(predictions.correct, -1.0, predictions.summary.joint_probability)
+        return np.argsort(-confidence, kind="stable")[: min(n, self.n_errors(predictions))]
+
+
+def as_json(value: Any) -> Any:
+    """Nested dataclasses as JSON values, without attributes that are None."""
+    if is_dataclass(value):
+        items = {field.name: getattr(value, field.name) for field in fields(value)}
+        return {
+            _JSON_KEYS.get(name, name): as_json(item)
+            for name, item in items.items()
+            if item is not None
+        }
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    return value

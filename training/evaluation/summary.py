@@ -1,12 +1,13 @@
-"""What is said in numbers about the answers for a set of pictures, as plain JSON values."""
+"""Summary metrics of the predictions for one set of images."""
 
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.decision import SCORES, ConformalRule, SelectiveRule, uncertainty_score
+from model.decision import ConformalRule, SelectiveRule, uncertainty_score
+from model.types import SCORES, Floats, Score
 from training.evaluation.metrics import (
     adaptive_calibration_error,
     area_under_risk_coverage,
@@ -19,147 +20,247 @@ from training.evaluation.metrics import (
     false_positive_rate,
     nll,
 )
-from training.evaluation.predictions import Answers
+from training.evaluation.predictions import Predictions
 
-__all__ = ["COVERAGES", "accepted", "digit_figures", "foreign_figures", "ranking", "set_figures"]
+__all__ = [
+    "COVERAGES",
+    "CoverageErrors",
+    "OodMetrics",
+    "PartMetrics",
+    "SetMetrics",
+    "accepted",
+    "ood_metrics",
+    "part_metrics",
+    "ranking_score",
+    "set_metrics_by_class",
+]
 
 COVERAGES = (0.9, 0.95, 0.99)
-"""Shares of the most certain pictures whose errors are counted."""
+"""Shares of the most certain images whose errors are counted."""
 
 
-def accepted(answers: Answers, rule: SelectiveRule) -> NDArray[np.bool_]:
-    """Which pictures are accepted (N,): by the rule, and by the digit door."""
-    result: NDArray[np.bool_] = rule.accepts(answers.summary) & ~answers.flagged
+@dataclass(frozen=True)
+class CoverageErrors:
+    """Number of the most certain images, and of errors among them."""
+
+    n: int
+    errors: int
+
+
+@dataclass(frozen=True)
+class PartMetrics:
+    """Metrics of digits with known classes.
+
+    Attributes:
+        n: Number of images.
+        error: Error rate, in [0, 1].
+        nll: Mean negative log-likelihood, in nats.
+        brier_score: Brier score, in [0, 2].
+        calibration_error: Expected calibration error, in [0, 1].
+        adaptive_calibration_error: The same over bins of equally many images.
+        predictive_entropy: Mean, in nats.
+        mutual_information: Mean, in nats.
+        not_a_digit: Mean probability; 0 if the network has no output for it.
+        flagged: Share that preprocessing sends to review.
+        accepted: Share that is accepted.
+        errors_accepted: Number of errors among the accepted.
+        aurc: Area under the risk-coverage curve.
+        errors_at_coverage: Errors among the most certain images, by their share.
+        set_coverage: Share of prediction sets that hold the true class.
+        set_size: Mean number of classes in a prediction set.
+        set_larger_than_one: Share of prediction sets of several classes.
+        intervals: 95 % bootstrap intervals by metric; None if they were not computed.
+    """
+
+    n: int
+    error: float
+    nll: float
+    brier_score: float
+    calibration_error: float
+    adaptive_calibration_error: float
+    predictive_entropy: float
+    mutual_information: float
+    not_a_digit: float
+    flagged: float
+    accepted: float
+    errors_accepted: int
+    aurc: float
+    errors_at_coverage: Mapping[str, CoverageErrors]
+    set_coverage: float
+    set_size: float
+    set_larger_than_one: float
+    intervals: Mapping[str, tuple[float, float]] | None = None
+
+
+@dataclass(frozen=True)
+class SetMetrics:
+    """Metrics of the prediction sets of one class.
+
+    Attributes:
+        n: Number of images.
+        coverage: Share of sets that hold the true class.
+        size: Mean number of classes in a set.
+        larger_than_one: Share of sets of several classes.
+    """
+
+    n: int
+    coverage: float
+    size: float
+    larger_than_one: float
+
+
+@dataclass(frozen=True)
+class OodMetrics:
+    """Metrics of out-of-distribution images, compared with digits.
+
+    Attributes:
+        n: Number of images.
+        flagged: Share that preprocessing sends to review.
+        accepted: Share that is accepted, each of them an error.
+        accepted_where_97_of_digits_are: The same at the threshold that accepts 97 % of the digits.
+        unlike_training: Share of the rejected with the reason `unlike_training`.
+        predictive_entropy: Mean, in nats.
+        mutual_information: Mean, in nats.
+        mutual_information_ratio: Mean mutual information divided by that of the digits.
+        not_a_digit: Mean probability; 0 if the network has no output for it.
+        auroc: Area under the ROC curve against the digits, by score.
+        fpr_at_95_tpr: False positive rate where 95 % of the digits pass, by score.
+    """
+
+    n: int
+    flagged: float
+    accepted: float
+    accepted_where_97_of_digits_are: float
+    unlike_training: float
+    predictive_entropy: float
+    mutual_information: float
+    mutual_information_ratio: float
+    not_a_digit: float
+    auroc: Mapping[Score, float]
+    fpr_at_95_tpr: Mapping[Score, float]
+
+
+def accepted(predictions: Predictions, rule: SelectiveRule) -> NDArray[np.bool_]:
+    """Which images the rule accepts and preprocessing does not flag (N,)."""
+    result: NDArray[np.bool_] = rule.accepts(predictions.summary) & ~predictions.flagged
     return result
 
 
-def digit_figures(
-    answers: Answers, selective: SelectiveRule, conformal: ConformalRule, *, bootstrap: bool = True
-) -> dict[str, Any]:
-    """Figures of pictures whose classes are known, with their n.
-
-    Args:
-        answers: The answers, with labels.
-        selective: When to accept.
-        conformal: Which labels to keep.
-        bootstrap: Whether to add how much the figures would vary with other pictures.
-
-    Raises:
-        ValueError: If the answers have no labels.
-    """
-    if answers.labels is None:
-        raise ValueError(f"{answers.name}: the true classes are needed")
-    summary, labels, correct = answers.summary, answers.labels, answers.correct
-    probability = summary.probability
-    score = ranking(answers, selective)
-    taken = accepted(answers, selective)
-    sets = conformal.prediction_sets(probability)
-    figures: dict[str, Any] = {
-        "n": len(labels),
-        "error": error_rate(probability, labels),
-        "nll": nll(probability, labels),
-        "brier_score": brier_score(probability, labels),
-        "calibration_error": calibration_error(probability, labels),
-        "adaptive_calibration_error": adaptive_calibration_error(probability, labels),
-        "predictive_entropy": float(summary.predictive_entropy.mean()),
-        "mutual_information": float(summary.mutual_information.mean()),
-        "not_a_digit": float(summary.not_a_digit.mean()),
-        "flagged": float(answers.flagged.mean()),
-        "accepted": float(taken.mean()),
-        "errors_accepted": int((taken & ~correct).sum()),
-        "aurc": area_under_risk_coverage(score, correct),
-        "errors_at_coverage": {
-            f"{coverage:.2f}": dict(
-                zip(("n", "errors"), errors_at_coverage(score, correct, coverage), strict=True)
-            )
-            for coverage in COVERAGES
-        },
-        "set_coverage": float(sets[np.arange(len(labels)), labels].mean()),
-        "set_size": float(sets.sum(axis=1).mean()),
-        "set_larger_than_one": float((sets.sum(axis=1) > 1).mean()),
-    }
-    if bootstrap:
-        drawn = bootstrap_intervals(probability, labels)
-        figures["intervals"] = {name: list(ends) for name, ends in drawn.items()}
-    return figures
-
-
-def ranking(answers: Answers, rule: SelectiveRule) -> NDArray[np.float64]:
-    """The rule's score, with what the digit door flags behind everything else (N,)."""
-    result: NDArray[np.float64] = np.where(
-        answers.flagged, np.inf, uncertainty_score(answers.summary, rule.score)
+def ranking_score(predictions: Predictions, rule: SelectiveRule) -> Floats:
+    """The rule's uncertainty score, infinite for flagged images (N,)."""
+    result: Floats = np.where(
+        predictions.flagged, np.inf, uncertainty_score(predictions.summary, rule.score)
     )
     return result
 
 
-def set_figures(
-    answers: Answers, conformal: ConformalRule, labels: tuple[str, ...]
-) -> dict[str, dict[str, Any]]:
-    """For each class by name: how its prediction sets do.
+def part_metrics(
+    predictions: Predictions,
+    selective: SelectiveRule,
+    conformal: ConformalRule,
+    *,
+    bootstrap: bool = True,
+) -> PartMetrics:
+    """Metrics of digits with known classes.
+
+    Args:
+        predictions: The predictions, with labels.
+        selective: Decides which are accepted.
+        conformal: Makes the prediction sets.
+        bootstrap: Whether to compute bootstrap intervals.
 
     Raises:
-        ValueError: If the answers have no labels.
+        ValueError: If the predictions have no labels.
     """
-    if answers.labels is None:
-        raise ValueError(f"{answers.name}: the true classes are needed")
-    sets = conformal.prediction_sets(answers.summary.probability)
+    summary, labels, correct = predictions.summary, predictions.true_labels, predictions.correct
+    probability = summary.probability
+    score = ranking_score(predictions, selective)
+    taken = accepted(predictions, selective)
+    sets = conformal.prediction_sets(probability)
+    return PartMetrics(
+        n=len(labels),
+        error=error_rate(probability, labels),
+        nll=nll(probability, labels),
+        brier_score=brier_score(probability, labels),
+        calibration_error=calibration_error(probability, labels),
+        adaptive_calibration_error=adaptive_calibration_error(probability, labels),
+        predictive_entropy=float(summary.predictive_entropy.mean()),
+        mutual_information=float(summary.mutual_information.mean()),
+        not_a_digit=float(summary.not_a_digit.mean()),
+        flagged=float(predictions.flagged.mean()),
+        accepted=float(taken.mean()),
+        errors_accepted=int((taken & ~correct).sum()),
+        aurc=area_under_risk_coverage(score, correct),
+        errors_at_coverage={
+            f"{coverage:.2f}": CoverageErrors(*errors_at_coverage(score, correct, coverage))
+            for coverage in COVERAGES
+        },
+        set_coverage=float(sets[np.arange(len(labels)), labels].mean()),
+        set_size=float(sets.sum(axis=1).mean()),
+        set_larger_than_one=float((sets.sum(axis=1) > 1).mean()),
+        intervals=bootstrap_intervals(probability, labels) if bootstrap else None,
+    )
+
+
+def set_metrics_by_class(
+    predictions: Predictions, conformal: ConformalRule, labels: tuple[str, ...]
+) -> dict[str, SetMetrics]:
+    """Metrics of the prediction sets, by the name of the true class.
+
+    Raises:
+        ValueError: If the predictions have no labels.
+    """
+    sets = conformal.prediction_sets(predictions.summary.probability)
     result = {}
     for index, name in enumerate(labels):
-        mine = sets[answers.labels == index]
-        if len(mine):
-            result[name] = {
-                "n": len(mine),
-                "coverage": float(mine[:, index].mean()),
-                "size": float(mine.sum(axis=1).mean()),
-                "larger_than_one": float((mine.sum(axis=1) > 1).mean()),
-            }
+        own = sets[predictions.true_labels == index]
+        if len(own):
+            result[name] = SetMetrics(
+                n=len(own),
+                coverage=float(own[:, index].mean()),
+                size=float(own.sum(axis=1).mean()),
+                larger_than_one=float((own.sum(axis=1) > 1).mean()),
+            )
     return result
 
 
-def _accepting(digits: Answers, selective: SelectiveRule, share: float) -> SelectiveRule:
-    """The rule with the threshold that accepts this share of these digits.
-
-    A share can be compared between networks whose own thresholds accept more or fewer.
-    """
-    scores = uncertainty_score(digits.summary, selective.score)
-    kept = np.where(digits.flagged, np.inf, scores)
-    return replace(selective, threshold=float(np.quantile(kept, share, method="inverted_cdf")))
-
-
-def foreign_figures(answers: Answers, inside: Answers, selective: SelectiveRule) -> dict[str, Any]:
-    """Figures of pictures that are no digits, against pictures that are.
+def ood_metrics(
+    predictions: Predictions, inside: Predictions, selective: SelectiveRule
+) -> OodMetrics:
+    """Metrics of out-of-distribution images.
 
     Args:
-        answers: The answers for what is no digit.
-        inside: Those for digits that the network was not fitted to.
-        selective: When to accept. Its own score alone, without what the digit door flags, is
-            what AUROC and FPR are about.
+        predictions: The predictions for these images.
+        inside: The predictions for digits that the network was not fitted to.
+        selective: Decides which are accepted. AUROC and FPR are those of the scores alone, without
+            what preprocessing flags.
     """
-    taken = accepted(answers, selective)
-    strict = _accepting(inside, selective, 0.97)
-    reasons = selective.reasons(answers.summary)
+    summary = predictions.summary
+    taken = accepted(predictions, selective)
+    # A fixed share of the digits compares networks whose own thresholds accept more or fewer.
+    at_97 = replace(
+        selective,
+        threshold=float(np.quantile(ranking_score(inside, selective), 0.97, method="inverted_cdf")),
+    )
+    reasons = selective.reasons(summary)
     rejected = np.flatnonzero(~taken)
     unlike = sum("unlike_training" in reasons[i] for i in rejected)
     scores = {
-        score: (
-            uncertainty_score(inside.summary, score),
-            uncertainty_score(answers.summary, score),
-        )
+        score: (uncertainty_score(inside.summary, score), uncertainty_score(summary, score))
         for score in SCORES
     }
-    return {
-        "n": len(answers),
-        "flagged": float(answers.flagged.mean()),
-        "accepted": float(taken.mean()),
-        "accepted_where_97_of_digits_are": float(accepted(answers, strict).mean()),
-        "unlike_training": float(unlike / len(rejected)) if len(rejected) else 0.0,
-        "predictive_entropy": float(answers.summary.predictive_entropy.mean()),
-        "mutual_information": float(answers.summary.mutual_information.mean()),
-        "mutual_information_ratio": float(
-            answers.summary.mutual_information.mean()
-            / max(float(inside.summary.mutual_information.mean()), 1e-12)
-        ),
-        "not_a_digit": float(answers.summary.not_a_digit.mean()),
-        "auroc": {score: auroc(*pair) for score, pair in scores.items()},
-        "fpr_at_95_tpr": {score: false_positive_rate(*pair) for score, pair in scores.items()},
-    }
+    mutual_information = float(summary.mutual_information.mean())
+    return OodMetrics(
+        n=len(predictions),
+        flagged=float(predictions.flagged.mean()),
+        accepted=float(taken.mean()),
+        accepted_where_97_of_digits_are=float(accepted(predictions, at_97).mean()),
+        unlike_training=unlike / len(rejected) if len(rejected) else 0.0,
+        predictive_entropy=float(summary.predictive_entropy.mean()),
+        mutual_information=mutual_information,
+        mutual_information_ratio=mutual_information
+        / max(float(inside.summary.mutual_information.mean()), 1e-12),
+        not_a_digit=float(summary.not_a_digit.mean()),
+        auroc={score: auroc(*pair) for score, pair in scores.items()},
+        fpr_at_95_tpr={score: false_positive_rate(*pair) for score, pair in scores.items()},
+    )

@@ -1,115 +1,101 @@
-"""The figures of an evaluation as aligned text, for a terminal."""
+"""The metrics of an evaluation as aligned text, for a terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from training.evaluation.result import Evaluation
+from training.evaluation.robustness import CorruptionMetrics, RotationPoint
+from training.evaluation.summary import OodMetrics, PartMetrics
+from training.reporting.columns import (
+    CORRUPTION_COLUMNS,
+    OOD_COLUMNS,
+    PART_COLUMNS,
+    ROTATION_COLUMNS,
+    Column,
+    format_number,
+    shown_columns,
+    spaced,
+)
 
 __all__ = [
     "format_corruptions",
     "format_evaluation",
-    "format_foreign",
+    "format_ood",
     "format_parts",
     "format_rotation",
 ]
 
-Row = tuple[str, str, str, float]
-
-_PART_ROWS: Sequence[Row] = (
-    ("pictures", "n", "{:,}", 1),
-    ("error", "error", "{:.2f} %", 100),
-    ("NLL (nats)", "nll", "{:.4f}", 1),
-    ("Brier score", "brier_score", "{:.4f}", 1),
-    ("calibration error, 15 bins", "calibration_error", "{:.2f} %", 100),
-    ("adaptive calibration error", "adaptive_calibration_error", "{:.2f} %", 100),
-    ("predictive entropy (nats)", "predictive_entropy", "{:.4f}", 1),
-    ("mutual information (nats)", "mutual_information", "{:.4f}", 1),
-    ("not a digit", "not_a_digit", "{:.2f} %", 100),
-    ("accepted", "accepted", "{:.2f} %", 100),
-    ("errors among the accepted", "errors_accepted", "{:,}", 1),
-    ("risk-coverage area", "aurc", "{:.6f}", 1),
-    ("prediction sets: coverage", "set_coverage", "{:.2f} %", 100),
-    ("prediction sets: mean size", "set_size", "{:.3f}", 1),
-)
-_FOREIGN_ROWS: Sequence[Row] = (
-    ("pictures that are no digits", "n", "{:,}", 1),
-    ("accepted all the same", "accepted", "{:.2f} %", 100),
-    ("accepted where 97 % of digits are", "accepted_where_97_of_digits_are", "{:.2f} %", 100),
-    ("sent to a person by the door", "flagged", "{:.2f} %", 100),
-    ("rejected as unlike training", "unlike_training", "{:.2f} %", 100),
-    ("not a digit", "not_a_digit", "{:.2f} %", 100),
-    ("mutual information (nats)", "mutual_information", "{:.4f}", 1),
-    ("times that of the test part", "mutual_information_ratio", "{:.1f}", 1),
-)
+_CELL = 14
 
 
 def format_evaluation(evaluation: Evaluation) -> str:
-    """Everything that was measured, as text."""
-    figures = evaluation.figures
-    blocks = [format_parts(figures["parts"])]
-    if figures.get("foreign"):
-        blocks.append(format_foreign(figures["foreign"]))
-    if figures.get("foreign_missing"):
-        blocks.append(f"not found and left out: {', '.join(figures['foreign_missing'])}")
-    if figures.get("rotation"):
-        blocks.append(format_rotation(figures["rotation"]))
-    if figures.get("corruptions"):
-        blocks.append(format_corruptions(figures["corruptions"]))
+    """All metrics as text."""
+    metrics = evaluation.metrics
+    blocks = [format_parts(metrics.parts)]
+    if metrics.ood:
+        blocks.append(format_ood(metrics.ood))
+    if metrics.ood_missing:
+        blocks.append(f"not found and left out: {', '.join(metrics.ood_missing)}")
+    if metrics.rotation:
+        blocks.append(format_rotation(metrics.rotation))
+    if metrics.corruptions:
+        blocks.append(format_corruptions(metrics.corruptions))
     return "\n\n".join(blocks)
 
 
-def format_parts(figures: Mapping[str, Mapping[str, Any]]) -> str:
-    """Figures of held-out digits, one column per part of the data; errors at a coverage below."""
-    text = _columns(_PART_ROWS, figures)
-    lines = [
-        f"errors among the {float(coverage):.0%} most certain: "
-        + ", ".join(
-            f"{name} {values['errors_at_coverage'][coverage]['errors']} of "
-            f"{values['errors_at_coverage'][coverage]['n']:,}"
-            for name, values in figures.items()
-        )
-        for coverage in next(iter(figures.values())).get("errors_at_coverage", {})
-    ]
-    return "\n".join([text, *lines])
-
-
-def format_foreign(figures: Mapping[str, Mapping[str, Any]]) -> str:
-    """Figures of pictures that are no digits, one column per data set."""
-    scores = list(next(iter(figures.values()))["auroc"])
-    lines = [_columns(_FOREIGN_ROWS, figures)]
-    for title, key in (("AUROC", "auroc"), ("FPR at 95 % TPR", "fpr_at_95_tpr")):
-        for score in scores:
-            cells = "".join(f"{values[key][score]:>14.4f}" for values in figures.values())
-            lines.append(f"{title + ', ' + score.replace('_', ' '):<46}{cells}")
+def format_parts(parts: Mapping[str, PartMetrics]) -> str:
+    """Metrics of digits, one column per part, and the errors at each coverage below."""
+    lines = [_upright(parts, _rows(shown_columns(PART_COLUMNS, parts.values()), parts))]
+    for coverage in next(iter(parts.values())).errors_at_coverage:
+        counts = {name: part.errors_at_coverage[coverage] for name, part in parts.items()}
+        cells = (f"{name} {found.errors} of {found.n:,}" for name, found in counts.items())
+        lines.append(f"errors among the {float(coverage):.0%} most certain: {', '.join(cells)}")
     return "\n".join(lines)
 
 
-def format_rotation(figures: Sequence[Mapping[str, Any]]) -> str:
+def format_ood(sets: Mapping[str, OodMetrics]) -> str:
+    """Metrics of out-of-distribution images, one column per set, and of each score below."""
+    rows = _rows(shown_columns(OOD_COLUMNS, sets.values()), sets)
+    for title, attribute in (("AUROC", "auroc"), ("FPR at 95 % TPR", "fpr_at_95_tpr")):
+        for score in next(iter(sets.values())).auroc:
+            values = [getattr(metrics, attribute)[score] for metrics in sets.values()]
+            cells = [format_number(value, "{:.4f}") for value in values]
+            rows.append((f"{title}, {spaced(score)}", cells))
+    return _upright(sets, rows)
+
+
+def format_rotation(points: Sequence[RotationPoint]) -> str:
     """One line per angle."""
-    lines = [f"{'turned by':>9}{'error':>10}{'accepted':>10}{'not a digit':>13}{'entropy':>10}"]
-    lines += [
-        f"{row['angle_deg']:>8}°{100 * row['error']:>8.1f} %{100 * row['accepted']:>8.1f} %"
-        f"{100 * row['not_a_digit']:>11.1f} %{row['predictive_entropy']:>10.3f}"
-        for row in figures
-    ]
-    return "\n".join(lines)
+    rows = {f"{point.angle_deg:g}°": point for point in points}
+    return _table("rotated by", shown_columns(ROTATION_COLUMNS, points), rows)
 
 
-def format_corruptions(figures: Mapping[str, Mapping[str, Any]]) -> str:
+def format_corruptions(kinds: Mapping[str, CorruptionMetrics]) -> str:
     """One line per kind of corruption."""
-    lines = [f"{'corruption':<14}{'error':>9}{'accepted':>10}{'wrong accepted':>16}"]
-    lines += [
-        f"{kind.replace('_', ' '):<14}{100 * row['error']:>7.1f} %{100 * row['accepted']:>8.1f} %"
-        f"{row['errors_accepted']:>9} of {round(row['accepted'] * row['n']):,}"
-        for kind, row in figures.items()
-    ]
-    return "\n".join(lines)
+    rows = {spaced(kind): metrics for kind, metrics in kinds.items()}
+    return _table("corruption", CORRUPTION_COLUMNS, rows)
 
 
-def _columns(rows: Sequence[Row], figures: Mapping[str, Mapping[str, Any]]) -> str:
-    width = max(len(title) for title, *_ in rows)
-    lines = [" " * width + "".join(f"{name:>14}" for name in figures)]
-    for title, key, form, factor in rows:
-        cells = (form.format(values[key] * factor) for values in figures.values())
-        lines.append(f"{title:<{width}}" + "".join(f"{cell:>14}" for cell in cells))
+def _rows(columns: Sequence[Column], entries: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """The title of each column with the cells of all entries."""
+    return [(column.title, [column.cell(m) for m in entries.values()]) for column in columns]
+
+
+def _upright(names: Iterable[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """A line for each metric, a column for each name."""
+    width = max(len(title) for title, _ in rows)
+    lines = [("", list(names)), *rows]
+    return "\n".join(
+        f"{title:<{width}}" + "".join(f"{cell:>{_CELL}}" for cell in cells)
+        for title, cells in lines
+    )
+
+
+def _table(first: str, columns: Sequence[Column], rows: Mapping[str, Any]) -> str:
+    """A line for each entry, a column for each metric."""
+    width = max(len(first), *map(len, rows))
+    lines = [f"{first:<{width}}" + "".join(f"  {column.title}" for column in columns)]
+    for name, metrics in rows.items():
+        cells = (f"  {column.cell(metrics):>{len(column.title)}}" for column in columns)
+        lines.append(f"{name:<{width}}{''.join(cells)}")
     return "\n".join(lines)

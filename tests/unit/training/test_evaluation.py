@@ -2,129 +2,157 @@
 
 import json
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from model import Conv, ModelConfig
 from model.engines.engine import make_engine
 from tests.support.checkpoints import tiny_checkpoint
+from tests.support.evaluations import RandomDigits, random_part
 from training import pipeline
 from training.config import PRESETS
 from training.data.datasets import Digits, Part
-from training.evaluation import robustness as sweeps
-from training.evaluation.evaluate import BatchPredictor, evaluate
-from training.evaluation.robustness import ANGLES_DEG
+from training.data.ood import OOD_SETS
+from training.evaluation import robustness
+from training.evaluation.evaluate import evaluate_checkpoint
+from training.evaluation.predictions import BatchPredictor
+from training.evaluation.result import Evaluation
+from training.evaluation.robustness import ANGLES_DEG, rotate_image
 from training.fitting.trainer import FitConfig
-from training.reporting.text import (
-    format_corruptions,
-    format_foreign,
-    format_parts,
-    format_rotation,
-)
+from training.reporting.text import format_evaluation
 
-RNG = np.random.default_rng(0)
 N_DRAWS = 20
+FEW_ANGLES = (0, 90)
 
 
-@dataclass(frozen=True)
-class Scribbles:
-    """A source of random pictures, small enough to be asked about in no time."""
-
-    name: str = "scribbles"
-    n_validation: int = 12
-    n_calibration: int = 14
-
-    def train(self) -> Part:
-        return _random_part(60, seed=1)
-
-    def test(self) -> Part:
-        return _random_part(20, seed=2)
-
-
-def _random_part(n: int, seed: int) -> Part:
-    rng = np.random.default_rng(seed)
-    images = np.zeros((n, 28, 28), np.uint8)
-    images[:, 6:22, 8:20] = rng.integers(0, 256, (n, 16, 12))
-    return Part(images, rng.integers(0, 10, n))
+def place_ood_set(folder: Path) -> None:
+    """Put a few images where KMNIST may lie."""
+    (folder / "kmnist").mkdir()
+    np.savez(folder / "kmnist" / "kmnist-test-imgs.npz", random_part(9, seed=3).images)
 
 
 @pytest.fixture
-def foreign_dir(tmp_path: Path) -> Path:
-    (tmp_path / "kmnist").mkdir()
-    np.savez(tmp_path / "kmnist" / "kmnist-test-imgs.npz", _random_part(9, seed=3).images)
-    return tmp_path
-
-
-@pytest.fixture
-def ask() -> BatchPredictor:
+def predict() -> BatchPredictor:
     engine = make_engine(tiny_checkpoint().posterior, n_draws=N_DRAWS, device="cpu")
     return BatchPredictor(engine, N_DRAWS)
 
 
-def test_everything_that_can_be_measured_is(
-    ask: BatchPredictor, foreign_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sweeps, "ANGLES_DEG", (0, 90))
-    checkpoint = tiny_checkpoint()
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evaluation]:
+    """Everything that is measured, of a tiny checkpoint on random images."""
+    folder, checkpoint = tmp_path_factory.mktemp("data"), tiny_checkpoint()
+    place_ood_set(folder)
     another = replace(checkpoint, posterior=replace(checkpoint.posterior, seed=99))
-    found = evaluate(
-        checkpoint, ask, Scribbles(), data_dir=foreign_dir, another=another, device="cpu"
+    engine = make_engine(checkpoint.posterior, n_draws=N_DRAWS, device="cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(robustness, "ANGLES_DEG", FEW_ANGLES)
+        yield evaluate_checkpoint(
+            checkpoint,
+            BatchPredictor(engine, N_DRAWS),
+            RandomDigits(),
+            data_dir=folder,
+            another=another,
+            device="cpu",
+        )
+
+
+def test_everything_that_can_be_measured_is(whole: Evaluation) -> None:
+    metrics = whole.metrics
+    sizes = {"validation": 12, "imitated": 12, "calibration": 14, "test": 20}
+    assert {name: part.n for name, part in metrics.parts.items()} == sizes
+    assert metrics.ood is not None
+    assert metrics.ood["KMNIST"].n == 9
+    missing = [known.name for known in OOD_SETS if known.name != "KMNIST"]
+    assert metrics.ood_missing == missing
+    assert metrics.rotation is not None
+    assert [point.angle_deg for point in metrics.rotation] == list(FEW_ANGLES)
+    assert metrics.rotation[0].error == metrics.parts["test"].error
+    assert metrics.corruptions is not None
+    assert len(metrics.corruptions) == 15
+    assert metrics.intervals is not None
+    assert metrics.intervals.monte_carlo["all"].n == 20
+    assert metrics.intervals.another is not None
+    assert 0 <= metrics.intervals.another["all"].held <= 1
+    assert whole.version == tiny_checkpoint().version(N_DRAWS)
+
+
+def test_the_metrics_are_json_values_with_the_keys_of_the_file_format(whole: Evaluation) -> None:
+    values = whole.metrics.to_dict()
+    assert json.loads(json.dumps(values)) == values
+    assert list(values) == [
+        "parts", "sets_by_class", "foreign", "foreign_missing", "rotation", "corruptions",
+        "intervals",
+    ]  # fmt: skip
+    assert list(values["parts"]["test"]) == [
+        "n", "error", "nll", "brier_score", "calibration_error", "adaptive_calibration_error",
+        "predictive_entropy", "mutual_information", "not_a_digit", "flagged", "accepted",
+        "errors_accepted", "aurc", "errors_at_coverage", "set_coverage", "set_size",
+        "set_larger_than_one", "intervals",
+    ]  # fmt: skip
+    assert list(values["foreign"]["KMNIST"]) == [
+        "n", "flagged", "accepted", "accepted_where_97_of_digits_are", "unlike_training",
+        "predictive_entropy", "mutual_information", "mutual_information_ratio", "not_a_digit",
+        "auroc", "fpr_at_95_tpr",
+    ]  # fmt: skip
+    assert list(values["rotation"][0]) == [
+        "angle_deg", "n", "error", "nll", "accepted", "errors_accepted", "predictive_entropy",
+        "expected_entropy", "mutual_information", "not_a_digit",
+    ]  # fmt: skip
+    assert list(values["corruptions"]["fog"]) == [
+        "n",
+        "error",
+        "nll",
+        "accepted",
+        "errors_accepted",
+    ]
+    assert list(values["intervals"]) == ["level", "monte_carlo", "another"]
+
+
+def test_every_table_shows_its_metrics(whole: Evaluation) -> None:
+    lines = format_evaluation(whole).splitlines()
+    text = "\n".join(lines)
+    for words in ("calibration error", "KMNIST", "AUROC, predictive entropy", "canny edges"):
+        assert words in text
+    assert any(line.startswith("90°") for line in lines)
+    error = f"{100 * whole.metrics.parts['test'].error:.2f} %"
+    assert next(line for line in lines if line.startswith("error rate")).endswith(error)
+
+
+def test_a_brief_evaluation_is_of_the_parts_alone(predict: BatchPredictor, tmp_path: Path) -> None:
+    place_ood_set(tmp_path)
+    found = evaluate_checkpoint(
+        tiny_checkpoint(), predict, RandomDigits(), data_dir=tmp_path, parts=["test"], brief=True
     )
-    figures = found.figures
-    assert {name: part["n"] for name, part in figures["parts"].items()} == {
-        "validation": 12,
-        "imitated": 12,
-        "calibration": 14,
-        "test": 20,
-    }
-    assert figures["foreign"]["KMNIST"]["n"] == 9
-    assert figures["foreign_missing"] == ["Fashion-MNIST", "notMNIST"]
-    assert [row["angle_deg"] for row in figures["rotation"]] == [0, 90]
-    assert figures["rotation"][0]["error"] == figures["parts"]["test"]["error"]
-    assert len(figures["corruptions"]) == 15
-    assert figures["intervals"]["monte_carlo"]["all"]["n"] == 20
-    assert 0 <= figures["intervals"]["another"]["all"]["held"] <= 1
-    assert json.loads(json.dumps(figures)) == figures  # plain values
-    assert found.version == checkpoint.version(N_DRAWS)
-    # Every table can be written of them.
-    assert "calibration error" in format_parts(figures["parts"])
-    assert "KMNIST" in format_foreign(figures["foreign"])
-    assert len(format_rotation(figures["rotation"]).splitlines()) == 3
-    assert "canny edges" in format_corruptions(figures["corruptions"])
+    values = found.metrics.to_dict()
+    assert set(values) == {"parts"}
+    assert set(values["parts"]) == {"test"}
+    assert "intervals" not in values["parts"]["test"]
+    assert found.ood == {}
 
 
-def test_a_brief_one_is_of_the_parts_alone(ask: BatchPredictor, foreign_dir: Path) -> None:
-    found = evaluate(
-        tiny_checkpoint(), ask, Scribbles(), data_dir=foreign_dir, parts=["test"], brief=True
-    )
-    assert set(found.figures) == {"parts"}
-    assert set(found.figures["parts"]) == {"test"}
-    assert "intervals" not in found.figures["parts"]["test"]
-
-
-def test_answers_that_are_there_are_not_asked_for_again(
-    ask: BatchPredictor, tmp_path: Path
-) -> None:
-    first = evaluate(
-        tiny_checkpoint(), ask, Scribbles(), data_dir=tmp_path, parts=["test"], brief=True
+def test_known_predictions_are_not_made_again(predict: BatchPredictor, tmp_path: Path) -> None:
+    first = evaluate_checkpoint(
+        tiny_checkpoint(), predict, RandomDigits(), data_dir=tmp_path, parts=["test"], brief=True
     )
 
-    def refuse(*_: object) -> None:
-        raise AssertionError("asked again")
+    def refuse() -> None:
+        raise AssertionError("predicted again")
 
-    known = evaluate(
+    again = evaluate_checkpoint(
         tiny_checkpoint(),
-        replace(ask, check_interrupted=refuse),  # type: ignore[arg-type]
-        Scribbles(),
+        replace(predict, check_interrupted=refuse),
+        RandomDigits(),
         data_dir=tmp_path,
         parts=["test"],
         known=first.parts,
         brief=True,
     )
-    assert known.figures == first.figures
+    assert again.metrics == first.metrics
 
 
 def test_the_angles_go_from_upright_to_upside_down() -> None:
@@ -133,13 +161,13 @@ def test_the_angles_go_from_upright_to_upside_down() -> None:
     assert len(set(np.diff(ANGLES_DEG))) == 1
 
 
-def test_turning_turns_counter_clockwise_and_keeps_the_ink() -> None:
-    picture = np.zeros((28, 28), np.uint8)
-    picture[4:14, 13:15] = 255  # a stroke upwards from the middle
-    turned = sweeps._turned(picture, 90)
-    assert turned[:, :14].sum() > 0.9 * turned.sum()  # now to the left
-    assert turned.sum() == pytest.approx(picture.sum() / 255, rel=0.05)
-    assert sweeps._turned(picture.astype(np.float32) / 255, 90) == pytest.approx(turned, abs=0.01)
+def test_rotation_is_counter_clockwise_and_keeps_the_ink() -> None:
+    image = np.zeros((28, 28), np.uint8)
+    image[4:14, 13:15] = 255  # a stroke upwards from the middle
+    rotated = rotate_image(image, 90)
+    assert rotated[:, :14].sum() > 0.9 * rotated.sum()  # now to the left
+    assert rotated.sum() == pytest.approx(image.sum() / 255, rel=0.05)
+    assert rotate_image(image.astype(np.float32) / 255, 90) == pytest.approx(rotated, abs=0.01)
 
 
 SMALL = replace(
@@ -147,49 +175,48 @@ SMALL = replace(
     fit=FitConfig(epochs=1, batch_size=16, imitated=0.5, non_digits=8, non_digit_weight=1.0),
     model=ModelConfig(convs=(Conv(2, 5, pool=True),), hidden=(), not_a_digit=True),
     n_draws=N_DRAWS,
-    n_non_digits=40,
+    n_outliers=40,
 )
 
 
-def test_fitting_and_calibrating_never_open_the_test_part_or_a_foreign_set(
-    foreign_dir: Path, monkeypatch: pytest.MonkeyPatch
+def test_test_images_and_ood_sets_are_opened_after_all_choices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    place_ood_set(tmp_path)
     events: list[str] = []
 
-    class Watched(Scribbles):
+    class Watched(RandomDigits):
         def test(self) -> Part:
             events.append("test part opened")
             return super().test()
 
-    decide = pipeline.make_rules
+    make_rules = pipeline.make_rules
 
-    def calibrate(*arguments: object) -> object:
-        decided = decide(*arguments)  # type: ignore[arg-type]
+    def calibrate(*arguments: object, **options: object) -> object:
+        rules = make_rules(*arguments, **options)  # type: ignore[arg-type]
         events.append("decided")
-        return decided
+        return rules
 
     def notice(event: str, arguments: tuple[object, ...]) -> None:
-        if event == "open" and str(arguments[0]).startswith(str(foreign_dir / "kmnist")):
-            events.append("foreign set opened")
+        if event == "open" and str(arguments[0]).startswith(str(tmp_path / "kmnist")):
+            events.append("ood set opened")
 
     sys.addaudithook(notice)  # it stays, and finds nothing more once the folder is gone
     monkeypatch.setattr(pipeline, "make_rules", calibrate)
-    monkeypatch.setattr(sweeps, "ANGLES_DEG", (0,))
-    import torch
-
+    monkeypatch.setattr(robustness, "ANGLES_DEG", (0,))
     found = pipeline.train(
         Watched(),
-        replace(SMALL, output=foreign_dir / "out" / "x.safetensors"),
+        replace(SMALL, output=tmp_path / "out" / "x.safetensors"),
         device=torch.device("cpu"),
-        data_dir=foreign_dir,
+        data_dir=tmp_path,
         force=True,
     )
+    assert found is not None
     assert events.count("decided") == 1
     assert events[0] == "decided"
-    assert {"test part opened", "foreign set opened"} < set(events)
-    # The whole way works, on to a report of what is no digit.
+    assert {"test part opened", "ood set opened"} < set(events)
+    # The pipeline writes the checkpoint's metrics and the report, the not-a-digit output included.
     assert found.checkpoint.metrics["foreign"]["KMNIST"]["n"] == 9
     assert found.checkpoint.training["epochs"][0]["not_a_digit_nll"] > 0
-    assert "KMNIST" in (foreign_dir / "out" / "x.html").read_text()
-    report = json.loads((foreign_dir / "out" / "x.json").read_text())
-    assert report == found.figures
+    assert "KMNIST" in (tmp_path / "out" / "x.html").read_text()
+    assert json.loads((tmp_path / "out" / "x.json").read_text()) == found.metrics.to_dict()

@@ -1,4 +1,4 @@
-"""`python -m training.evaluate --pictures DIR`: a labelled folder, by kind, and a contact sheet."""
+"""`python -m training.evaluate --images DIR`: a labelled folder, by kind, and a contact sheet."""
 
 import csv
 import re
@@ -13,11 +13,11 @@ from model import load
 from tests.support.images import drawn_seven
 from training import evaluate
 from training.data.labelled_folder import (
-    Answered,
-    Entry,
+    LabelledImage,
+    LabelledPrediction,
     ManifestError,
-    answer_pictures,
-    format_kinds,
+    format_by_kind,
+    predict_images,
     read_manifest,
 )
 from training.reporting.contact_sheet import contact_sheet
@@ -61,7 +61,7 @@ def test_the_command_prints_each_kind_and_writes_a_sheet(
 ) -> None:
     sheet = tmp_path / "out" / "sheet.png"
     code = evaluate.main(
-        ["--pictures", str(folder), "--sheet", str(sheet), "--draws", "10", "--device", "cpu"]
+        ["--images", str(folder), "--sheet", str(sheet), "--draws", "10", "--device", "cpu"]
     )
     printed = capsys.readouterr().out
     assert code == 0
@@ -70,7 +70,7 @@ def test_the_command_prints_each_kind_and_writes_a_sheet(
         for line in printed.splitlines()
         if "  " in line
     }
-    assert rows["kind"] == ["pictures", "right", "accuracy", "accepted", "share", "wrong accepted"]
+    assert rows["kind"] == ["images", "correct", "accuracy", "accepted", "share", "accepted errors"]
     assert rows["paint"][:3] == ["2", "1", "50.0 %"]
     assert rows["scan"][0] == "2"
     assert rows["scan"][3:] == ["0", "0.0 %", "0"]
@@ -116,37 +116,37 @@ def test_a_folder_that_cannot_be_used_is_refused_with_the_reason(
     prepare(folder)  # type: ignore[operator]
     with pytest.raises(ManifestError, match=re.escape(message)):
         read_manifest(folder)
-    assert evaluate.main(["--pictures", str(folder)]) == 2
+    assert evaluate.main(["--images", str(folder)]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_answers_are_those_of_the_classifier(folder: Path) -> None:
     classifier = load(n_draws=10, device="cpu")
-    results = answer_pictures(classifier, read_manifest(folder), 10)
+    results = predict_images(classifier, read_manifest(folder), 10)
     alone = classifier.predict(folder / "in" / "seven.png", level=0.5)
-    assert results[0].answer is not None
-    assert results[0].answer.classes[7].probability == alone.classes[7].probability
+    assert results[0].prediction is not None
+    assert results[0].prediction.classes[7].probability == alone.classes[7].probability
     assert [result.is_digit for result in results] == [True, True, True, False, True]
-    assert results[4].answer is None
+    assert results[4].prediction is None
     assert not results[4].accepted
 
 
-def entry(label: str = "1", kind: str = "k") -> Entry:
-    return Entry(Path("nowhere.png"), label, kind)
+def entry(label: str = "1", kind: str = "k") -> LabelledImage:
+    return LabelledImage(Path("nowhere.png"), label, kind)
 
 
 def test_the_table_counts_by_hand(folder: Path) -> None:
     classifier = load(n_draws=10, device="cpu")
-    seven = answer_pictures(classifier, read_manifest(folder), 10)[0].answer
+    seven = predict_images(classifier, read_manifest(folder), 10)[0].prediction
     assert seven is not None
     assert seven.decision == "accept"
     results = [
-        Answered(entry("7", "a"), seven),
-        Answered(entry("1", "a"), seven),
-        Answered(entry("1", "b"), None, "damaged"),
-        Answered(entry("letter", "c"), seven, is_digit=False),
+        LabelledPrediction(entry("7", "a"), seven),
+        LabelledPrediction(entry("1", "a"), seven),
+        LabelledPrediction(entry("1", "b"), None, "damaged"),
+        LabelledPrediction(entry("letter", "c"), seven, is_digit=False),
     ]
-    lines = [re.split(r"\s{2,}", line.strip()) for line in format_kinds(results).splitlines()[1:]]
+    lines = [re.split(r"\s{2,}", line.strip()) for line in format_by_kind(results).splitlines()[1:]]
     assert lines == [
         ["a", "2", "1", "50.0 %", "2", "100.0 %", "1"],
         ["b", "1", "0", "0.0 %", "0", "0.0 %", "0"],
@@ -157,11 +157,11 @@ def test_the_table_counts_by_hand(folder: Path) -> None:
 
 def test_the_sheet_shows_what_is_wrong_or_rejected_and_nothing_else(folder: Path) -> None:
     classifier = load(n_draws=10, device="cpu")
-    results = answer_pictures(classifier, read_manifest(folder), 10)
-    right = [result for result in results if result.accepted and result.right]
-    assert right[0].answer is not None
-    rejected = replace(right[0].answer, decision="review", reasons=("uncertain",))
-    results.append(replace(right[0], answer=rejected))
+    results = predict_images(classifier, read_manifest(folder), 10)
+    right = [result for result in results if result.accepted and result.correct]
+    assert right[0].prediction is not None
+    rejected = replace(right[0].prediction, decision="review", reasons=("uncertain",))
+    results.append(replace(right[0], prediction=rejected))
     whole, without = contact_sheet(results), contact_sheet([r for r in results if r not in right])
     assert whole.size == without.size
     below = np.asarray(whole)[40:]
@@ -175,26 +175,26 @@ def test_the_sheet_shows_what_is_wrong_or_rejected_and_nothing_else(folder: Path
 def test_the_sheet_shows_accepted_wrong_answers_first(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results = answer_pictures(load(n_draws=10, device="cpu"), read_manifest(folder), 10)
-    seven = results[0].answer
+    results = predict_images(load(n_draws=10, device="cpu"), read_manifest(folder), 10)
+    seven = results[0].prediction
     assert seven is not None
-    shown: list[Answered] = []
+    shown: list[LabelledPrediction] = []
     monkeypatch.setattr(
-        "training.reporting.contact_sheet._sent", lambda r: shown.append(r) or blank
+        "training.reporting.contact_sheet._upload", lambda r: shown.append(r) or blank
     )
     blank = Image.new("RGB", (28, 28))
     rejected = replace(seven, decision="review", reasons=("uncertain",))
     contact_sheet(
         [
-            Answered(entry("7"), rejected),
-            Answered(entry("3"), rejected),
-            Answered(entry("letter"), seven, is_digit=False),
-            Answered(entry("1"), seven),
+            LabelledPrediction(entry("7"), rejected),
+            LabelledPrediction(entry("3"), rejected),
+            LabelledPrediction(entry("letter"), seven, is_digit=False),
+            LabelledPrediction(entry("1"), seven),
         ]
     )
-    assert [r.entry.label for r in shown] == ["1", "letter", "3", "7"]
+    assert [r.image.label for r in shown] == ["1", "letter", "3", "7"]
 
 
 def test_a_sheet_is_bounded(folder: Path) -> None:
-    bad = Answered(Entry(folder / "bad.png", "1", "k"), None, "damaged")
+    bad = LabelledPrediction(LabelledImage(folder / "bad.png", "1", "k"), None, "damaged")
     assert contact_sheet([bad] * 301).size == contact_sheet([bad] * 300).size

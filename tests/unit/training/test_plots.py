@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from model import load
 from tests.support.images import drawn_seven
-from training.reporting.plots import draw_bars, plot_answers
+from training.reporting.plots import draw_prediction, plot_predictions
 
 
 @pytest.fixture(scope="module")
@@ -18,9 +18,9 @@ def answers() -> list[object]:
 
 
 def test_bars_whiskers_and_words_are_those_of_the_answer(answers: list) -> None:
-    for answer, words in zip(answers, ("7, accepted", "a person should look"), strict=True):
+    for answer, words in zip(answers, ("7, accepted", "review: "), strict=True):
         axes = Figure().subplots()
-        draw_bars(axes, answer)
+        draw_prediction(axes, answer)
         shown = [*answer.classes, answer.not_a_digit]  # being none stands last, and apart
         assert [label.get_text() for label in axes.get_xticklabels()] == [*"0123456789", "none"]
         heights = [bar.get_height() for bar in axes.patches]
@@ -32,8 +32,8 @@ def test_bars_whiskers_and_words_are_those_of_the_answer(answers: list) -> None:
 
 
 def test_a_figure_has_a_row_for_each_picture(answers: list) -> None:
-    figure = plot_answers([drawn_seven(), drawn_seven()], answers)
+    figure = plot_predictions([drawn_seven(), drawn_seven()], answers)
     assert len(figure.axes) == 6
     figure.savefig(io.BytesIO())
     with pytest.raises(ValueError, match="shorter"):
-        plot_answers([drawn_seven()], answers)
+        plot_predictions([drawn_seven()], answers)

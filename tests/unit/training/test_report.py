@@ -1,4 +1,4 @@
-"""The report says what was measured, needs nothing from elsewhere and survives hostile names."""
+"""The report shows what was measured, needs no other file and escapes hostile names."""
 
 import base64
 import dataclasses
@@ -14,105 +14,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model import summarise
 from model.checkpoint import BUNDLED
-from model.uncertainty import Floats
 from tests.support.checkpoints import tiny_checkpoint
+from tests.support.evaluations import METRICS, OOD, PART, random_evaluation, random_predictions
 from tests.support.paths import ROOT
-from training.evaluation.predictions import Answers
-from training.reporting import html as report
-from training.reporting.html import Evaluation, page, write_report
-from training.reporting.html import answers as report_answers
-from training.reporting.html import beyond as report_beyond
-from training.reporting.html import certainty as report_certainty
-from training.reporting.html.words import flat, interval, number, percent
+from training.data.ood import OOD_SETS
+from training.evaluation.result import Evaluation, EvaluationMetrics
+from training.evaluation.robustness import CorruptionMetrics
+from training.evaluation.summary import SetMetrics
+from training.reporting.columns import format_number
+from training.reporting.html import figures, report, write_report
+from training.reporting.html.tables import interval, percent, settings_table
+from training.reporting.plots import plot_risk_coverage
 
 SECTIONS = [
-    "rules", "held-out", "how-sure", "accept", "calibration", "foreign", "turned", "corrupted",
-    "uncertain", "wrong", "sets", "trained", "again",
+    "rules", "held-out", "confidence", "risk-coverage", "calibration", "ood", "rotation",
+    "corruptions", "uncertain", "errors", "sets", "training", "reproduce",
 ]  # fmt: skip
-HOSTILE = "\"><script src=//x.y/z>alert(1)</script><img src=x onerror=a> & ' $\\frac$"
+HOSTILE = "\"><script src=//x.y/z>alert(1)</script><img src=x onerror=a> & ' $\\frac$ {{ 7 * 7 }}"
 VOID = {"meta", "img", "br", "hr", "link", "input"}
-PART = {
-    "n": 40, "error": 0.005, "nll": 0.0147, "brier_score": 0.0075, "calibration_error": 0.0011,
-    "adaptive_calibration_error": 0.0009, "predictive_entropy": 0.0157,
-    "mutual_information": 0.0024, "accepted": 0.95, "errors_accepted": 2, "set_coverage": 0.9995,
-    "set_size": 1.041, "aurc": 0.00012, "intervals": {"error": [0.0037, 0.0065]},
-    "errors_at_coverage": {"0.90": {"n": 36, "errors": 1}},
-    "sets_by_class": {"0": {"coverage": 0.987, "size": 1.5, "larger_than_one": 0.25}},
-}  # fmt: skip
-SET = {
-    "n": 20, "accepted": 0.031, "flagged": 0.12, "unlike_training": 0.83,
-    "predictive_entropy": 1.2, "mutual_information": 0.3, "not_a_digit": 0.77,
-    "auroc": {"predictive_entropy": 0.9911}, "fpr_at_95_tpr": {"predictive_entropy": 0.0222},
-}  # fmt: skip
-FIGURES: dict[str, Any] = {
-    "parts": {"test": PART, "imitated": {"n": 40, "error": 0.1}},
-    "foreign": {"clothes": SET},
-    "foreign_missing": ["letters"],
-    "rotation": [{"angle_deg": a, "error": 0.1, "accepted": 0.8} for a in (-45, 0, 45)],
-    "corruptions": {"motion_blur": {"n": 50, "error": 0.2, "accepted": 0.5, "errors_accepted": 1}},
-    "intervals": {
-        "level": 0.9,
-        "monte_carlo": {"all": {"n": 1234, "probability": 0.00061, "lower": 0.0028}},
-        "another": {"all": {"n": 1234, "held": 0.8765}, "unsure": {"n": 56, "held": 0.54}},
-        "refitted": {"inside": 0.9123},
-    },
-}
-TRAINING = {
-    "dataset": "mnist",
-    "created": "2026-01-02T03:04:05+00:00",
-    "epochs": [{"epoch": 1, "nll": 0.9, "kl": 7e4}, {"epoch": 2, "nll": 0.1, "kl": 6e4}],
-    "fit": {"learning_rate": 0.004, "augmentation": {"rotation_deg": 12.0}},
-    "data": {
-        "fit": {"n": 47000, "sha256": "f" * 64},
-        "test_sha256": "a" * 64,
-        "split_seed": 20260101,
-    },
-    "versions": {"torch": "9.8.7"},
-    "output": "/home/somebody/secret/digits.safetensors",
-}
 
 
-def summary_of(logits: Floats, *, not_a_digit: bool) -> Any:
-    """A summary of 20 draws around these logits (N, 10)."""
-    rng = np.random.default_rng(1)
-    draws = np.exp(logits + rng.normal(0, 0.5, (20, *logits.shape)))
-    draws /= draws.sum(axis=2, keepdims=True)
-    odd = rng.uniform(0, 1, draws.shape[:2]) if not_a_digit else None
-    return summarise(draws, 0.95, odd)
-
-
-def some_answers(name: str, n: int = 40, *, digits: bool = True, knows: bool = False) -> Answers:
-    """Answers of which the first two are wrong, and of which the door flags the last."""
-    rng = np.random.default_rng(n)
-    labels = np.arange(n) % 10
-    logits = rng.normal(0, 1, (n, 10))
-    logits[np.arange(n), labels] += 6
-    logits[[0, 1], [7, 8]] += 9
-    return Answers(
-        name=name,
-        pixels=rng.integers(0, 256, (n, 28, 28)).astype(np.uint8),
-        labels=labels if digits else None,
-        summary=summary_of(logits, not_a_digit=knows),
-        flagged=np.arange(n) == n - 1,
-    )
-
-
-def evaluation(**changes: Any) -> Evaluation:
-    whole = Evaluation(
-        checkpoint=dataclasses.replace(tiny_checkpoint(), training=TRAINING),
-        version="0123456789ab",
-        n_draws=20,
-        parts={"test": some_answers("test"), "imitated": some_answers("imitated")},
-        foreign={"clothes": some_answers("clothes", 20, digits=False)},
-        figures=FIGURES,
-    )
-    return dataclasses.replace(whole, **changes)
-
-
-def without(*keys: str) -> dict[str, Any]:
-    return {key: value for key, value in FIGURES.items() if key not in keys}
+def without(*names: str) -> EvaluationMetrics:
+    return dataclasses.replace(METRICS, **{n: {} if n == "parts" else None for n in names})
 
 
 class Page(HTMLParser):
@@ -150,10 +74,12 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are made and not drawn, which takes nearly all of a report's time."""
-    monkeypatch.setattr(page, "_png", lambda _: (b"png", 900, 400))
-    monkeypatch.setattr(report_answers, "_N_EXAMPLES", 1)
-    monkeypatch.setattr(report_beyond, "_N_EXAMPLES", 1)
+    """Draw no figures, which takes nearly all of a report's time."""
+    for name in vars(figures):
+        if name.startswith("plot_"):
+            monkeypatch.setattr(figures, name, lambda *_, **__: None)
+    embedded = figures.EmbeddedFigure("data:image/png;base64,", 900, 400)
+    monkeypatch.setattr(figures, "embed", lambda _: embedded)
 
 
 def written(path: Path, what: Evaluation) -> Page:
@@ -164,7 +90,7 @@ def written(path: Path, what: Evaluation) -> Page:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Page]:
     folder = tmp_path_factory.mktemp("report")
-    return folder / "report.html", written(folder, evaluation())
+    return folder / "report.html", written(folder, random_evaluation())
 
 
 # The page by itself
@@ -197,13 +123,11 @@ def test_the_page_holds_its_figures_as_pictures(whole: tuple[Path, Page]) -> Non
 
 
 def test_few_colours_leave_the_figures_as_they_are() -> None:
-    drawn = report_certainty.plot_risk_coverage(
-        {"a": (np.array([0.5, 1]), np.array([0.01, 0.1]))}, target=0.02
-    )
+    drawn = plot_risk_coverage({"a": (np.array([0.5, 1]), np.array([0.01, 0.1]))}, target=0.02)
     buffer = io.BytesIO()
-    drawn.savefig(buffer, dpi=page._DPI, facecolor="white")
+    drawn.savefig(buffer, dpi=figures.DPI, facecolor="white")
     true = np.asarray(Image.open(buffer).convert("RGB")).astype(int)
-    data, _, _ = page._png(drawn)
+    data = base64.b64decode(figures.embed(drawn).source.split(",")[1])
     shown = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
     assert np.abs(true - shown).max() <= 24
     assert np.abs(true - shown).mean() < 0.1
@@ -239,16 +163,16 @@ def test_sections_and_their_links_stand_in_order(whole: tuple[Path, Page]) -> No
     "words",
     [
         "Evaluation of the model “digits”", "Version 0123456789ab, 20 posterior draws",
-        "0.50\u00a0%", "0.37\u00a0% to 0.65\u00a0%", "0.0147",  # error, its interval, NLL
-        "2 of 38 accepted answers wrong", "0.000120",
+        "0.50\u00a0%", "0.37\u00a0% to 0.65\u00a0%", "0.0147",  # error rate, its interval, NLL
+        "2 errors among 38 accepted", "0.000120",
         "1 of 36", "2.778\u00a0%",  # errors at a coverage of 90 %
-        "1,234", "0.0006", "0.0028", "the 90\u00a0% interval", "87.6 %", "below 0.99", "54.0 %",
-        "0.9123", "refitted: inside",  # intervals
-        "Not found, and so not asked: letters.", "3.10\u00a0%", "83.00\u00a0%", "77.00\u00a0%",
+        "1,234", "0.0006", "0.0028", "the 90 % interval", "87.6\u00a0%", "below 0.99",
+        "54.0\u00a0%",
+        "Not found, and so left out: letters.", "3.10\u00a0%", "83.00\u00a0%", "77.00\u00a0%",
         "0.9911", "2.22\u00a0% pass",  # AUROC and what passes
         "-45°", "motion blur",
-        "Of all 2 wrong answers 2 were accepted",
-        "98.70\u00a0%", "25.00\u00a0%",  # sets by class
+        "Of 2 errors 2 are accepted",
+        "98.70\u00a0%", "25.00\u00a0%", "1,028",  # sets by class
         "f" * 64, "a" * 64, "47,000", "20260101", "9.8.7", "rotation deg",
         "python -m training.evaluate",
     ],
@@ -257,25 +181,27 @@ def test_what_was_measured_is_on_the_page(whole: tuple[Path, Page], words: str) 
     assert words in whole[1].words
 
 
-def test_the_rules_promise_in_their_own_words(whole: tuple[Path, Page]) -> None:
-    checkpoint = evaluation().checkpoint
+def test_the_rules_state_their_guarantees(whole: tuple[Path, Page]) -> None:
+    checkpoint = random_evaluation().checkpoint
     assert checkpoint.selective.guarantee() in whole[1].words
     assert checkpoint.conformal.guarantee() in whole[1].words
     assert "predictive entropy, is at most 2 " in whole[1].words
-    assert "does not hold for these figures" not in whole[1].words
+    assert "does not hold for these metrics" not in whole[1].words
 
 
 @pytest.mark.usefixtures("quick")
-def test_it_says_so_where_the_promise_does_not_hold(tmp_path: Path) -> None:
-    other = written(tmp_path, evaluation(n_draws=5)).words
-    assert "This report used 5 draws, the rule was calibrated with 20" in other
+def test_it_says_so_if_the_guarantee_does_not_hold(tmp_path: Path) -> None:
+    other = written(tmp_path, random_evaluation(n_draws=5)).words
+    assert "This report uses 5 draws, but the rule was calibrated with 20" in other
     assert "python -m training.evaluate --draws 5" in other
     checkpoint = dataclasses.replace(tiny_checkpoint(), digest="of another installation")
-    assert "draws other networks" in written(tmp_path, evaluation(checkpoint=checkpoint)).words
+    assert (
+        "draws other networks" in written(tmp_path, random_evaluation(checkpoint=checkpoint)).words
+    )
     rule = dataclasses.replace(tiny_checkpoint().selective, threshold=-1.0)
     checkpoint = dataclasses.replace(tiny_checkpoint(), selective=rule)
-    nothing = written(tmp_path, evaluation(checkpoint=checkpoint)).words
-    assert "Nothing is accepted" in nothing
+    nothing = written(tmp_path, random_evaluation(checkpoint=checkpoint)).words
+    assert rule.guarantee() in nothing
     assert "is at most -1" not in nothing
 
 
@@ -286,19 +212,19 @@ def test_no_path_of_this_machine_is_on_the_page(whole: tuple[Path, Page]) -> Non
 
 
 MISSING = {
-    "no rotation": ({"figures": without("rotation")}, {"turned"}),
-    "no corruptions": ({"figures": without("corruptions")}, {"corrupted"}),
-    "no foreign": ({"foreign": {}, "figures": without("foreign")}, {"foreign"}),
+    "no rotation": ({"metrics": without("rotation")}, {"rotation"}),
+    "no corruptions": ({"metrics": without("corruptions")}, {"corruptions"}),
+    "no ood": ({"ood": {}, "metrics": without("ood")}, {"ood"}),
     "no training": ({"checkpoint": dataclasses.replace(tiny_checkpoint(), training={})},
-                    {"trained"}),
-    "no sets": ({"figures": {**FIGURES, "parts": {"test": {"n": 40, "error": 0.1}}}}, {"sets"}),
-    "no answers": ({"parts": {}},
-                   {"how-sure", "uncertain", "wrong"}),
-    "no parts": ({"parts": {}, "figures": without("parts", "intervals")},
-                 {"held-out", "how-sure", "accept", "calibration", "uncertain", "wrong", "sets"}),
-    "nothing": ({"parts": {}, "foreign": {}, "figures": {},
+                    {"training"}),
+    "no sets": ({"metrics": without("sets_by_class")}, {"sets"}),
+    "no predictions": ({"parts": {}}, {"confidence", "uncertain", "errors"}),
+    "no parts": ({"parts": {}, "metrics": without("parts", "intervals", "sets_by_class")},
+                 {"held-out", "confidence", "risk-coverage", "calibration", "uncertain", "errors",
+                  "sets"}),
+    "nothing": ({"parts": {}, "ood": {}, "metrics": EvaluationMetrics({}),
                  "checkpoint": dataclasses.replace(tiny_checkpoint(), training={})},
-                set(SECTIONS) - {"rules", "again"}),
+                set(SECTIONS) - {"rules", "reproduce"}),
 }  # fmt: skip
 
 
@@ -307,68 +233,68 @@ MISSING = {
 def test_a_section_without_data_is_left_out_with_its_link(
     tmp_path: Path, changes: dict[str, Any], missing: set[str]
 ) -> None:
-    html = written(tmp_path, evaluation(**changes))
+    html = written(tmp_path, random_evaluation(**changes))
     assert html.ids() == [name for name in SECTIONS if name not in missing]
     assert {attrs["href"] for attrs in html.all("a")} == {f"#{name}" for name in html.ids()}
 
 
 @pytest.mark.usefixtures("quick")
-def test_single_figures_may_be_missing_too(tmp_path: Path) -> None:
-    figures = {
-        "parts": {"test": {"n": 40, "error": None, "nll": math.nan}},
-        "foreign": {"clothes": {"n": 20, "auroc": None}},
-        "rotation": [{"angle_deg": 0}],
-        "corruptions": {"fog": {"n": 10}},
-    }
-    html = written(tmp_path, evaluation(figures=figures))
-    assert html.ids() == [name for name in SECTIONS if name != "sets"]
-    assert "nan" not in html.words
-    assert "None" not in html.words.replace("None of these", "")
+def test_metrics_that_are_no_numbers_are_dashes(tmp_path: Path) -> None:
+    metrics = dataclasses.replace(
+        METRICS,
+        parts={"test": dataclasses.replace(PART, error=math.nan, nll=math.inf)},
+        ood={"clothes": dataclasses.replace(OOD, accepted=math.nan, auroc={})},
+    )
+    html = written(tmp_path, random_evaluation(metrics=metrics))
+    assert html.ids() == SECTIONS
+    assert not re.search(r"\b(nan|inf|None)\b", html.words.replace("None of these", ""))
+    assert "–" in html.words
 
 
 @pytest.mark.usefixtures("quick")
-def test_sets_by_class_may_stand_beside_the_parts(tmp_path: Path) -> None:
-    part = {key: value for key, value in PART.items() if key != "sets_by_class"}
-    figures = {"parts": {"test": part}, "sets_by_class": {"7": {"n": 1028, "coverage": 0.9876}}}
-    html = written(tmp_path, evaluation(figures=figures))
-    assert "sets" in html.ids()
-    assert "1,028" in html.words
-    assert "98.76\u00a0%" in html.words
-
-
-@pytest.mark.usefixtures("quick")
-def test_no_figures_of_an_output_that_is_not_there(tmp_path: Path) -> None:
+def test_no_metrics_of_an_output_that_is_not_there(tmp_path: Path) -> None:
     scores = {"not_a_digit": 0.5, "one_minus_joint_probability": 0.75, "predictive_entropy": 0.8}
     for share, there in ((0.0, False), (0.1, True)):
-        figures = {
-            "parts": {"test": {**PART, "not_a_digit": share}},
-            "foreign": {"clothes": {**SET, "not_a_digit": share, "auroc": scores}},
-        }
-        words = written(tmp_path, evaluation(figures=figures)).words
-        assert ("“no digit”, mean" in words) is there
-        assert ("probability of being no digit" in words) is there
+        metrics = dataclasses.replace(
+            METRICS,
+            parts={"test": dataclasses.replace(PART, not_a_digit=share)},
+            ood={"clothes": dataclasses.replace(OOD, not_a_digit=share, auroc=scores)},
+        )
+        words = written(tmp_path, random_evaluation(metrics=metrics)).words
+        assert ("not a digit, mean" in words) is there
+        assert ("probability of not a digit" in words) is there
         assert ("0.7500" in words) is there
         assert "0.8000" in words
 
 
 @pytest.mark.usefixtures("quick")
-def test_no_wrong_answer_is_said_in_words(tmp_path: Path) -> None:
-    part = some_answers("test")
+def test_no_errors_are_said_in_words(tmp_path: Path) -> None:
+    part = random_predictions("test")
     right = dataclasses.replace(part, labels=part.summary.probability.argmax(axis=1))
-    html = written(tmp_path, evaluation(parts={"test": right}))
-    assert "Of the 40 answers none was wrong." in html.words
+    html = written(tmp_path, random_evaluation(parts={"test": right}))
+    assert "None of the 40 predictions is wrong." in html.words
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_network_that_knows_what_is_no_digit_gets_figures_of_it(tmp_path: Path) -> None:
-    parts = {"test": some_answers("test", knows=True)}
-    foreign = {"clothes": some_answers("clothes", 20, digits=False, knows=True)}
-    knowing = evaluation(parts=parts, foreign=foreign)
-    alts = [a["alt"] for a in written(tmp_path, knowing).all("img")]
-    plain = [a["alt"] for a in written(tmp_path, evaluation()).all("img")]
-    assert any("being no digit" in alt for alt in alts)
-    assert any("it is a digit, and it is this one" in alt for alt in alts)
-    assert not any("being no digit" in alt or "it is this one" in alt for alt in plain)
+def test_a_network_with_a_not_a_digit_output_gets_figures_of_it(tmp_path: Path) -> None:
+    parts = {"test": random_predictions("test", not_a_digit=True)}
+    ood = {"clothes": random_predictions("clothes", 20, digits=False, not_a_digit=True)}
+    with_output = written(tmp_path, random_evaluation(parts=parts, ood=ood)).all("img")
+    without_output = written(tmp_path, random_evaluation()).all("img")
+    assert any("not being a digit" in image["alt"] for image in with_output)
+    assert any("a digit of the most probable class" in image["alt"] for image in with_output)
+    for image in without_output:
+        assert "being a digit" not in image["alt"]
+        assert "a digit of" not in image["alt"]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("known", OOD_SETS, ids=lambda known: known.name)
+def test_each_out_of_distribution_set_is_described(tmp_path: Path, known: Any) -> None:
+    ood = {known.name: random_predictions(known.name, 20, digits=False)}
+    words = written(tmp_path, random_evaluation(ood=ood)).words
+    for text in (known.name, known.description, known.source, known.license):
+        assert text in words
 
 
 # Hostile names
@@ -376,11 +302,12 @@ def test_a_network_that_knows_what_is_no_digit_gets_figures_of_it(tmp_path: Path
 
 @pytest.mark.usefixtures("quick")
 def test_names_are_text_wherever_they_stand(tmp_path: Path) -> None:
-    checkpoint = evaluation().checkpoint
+    checkpoint = random_evaluation().checkpoint
     config = dataclasses.replace(
         checkpoint.posterior.config, labels=(HOSTILE, *(f"{HOSTILE}{i}" for i in range(9)))
     )
-    hostile = evaluation(
+    score: Any = HOSTILE
+    hostile = random_evaluation(
         checkpoint=dataclasses.replace(
             checkpoint,
             name=HOSTILE,
@@ -395,16 +322,17 @@ def test_names_are_text_wherever_they_stand(tmp_path: Path) -> None:
             },
         ),
         version=HOSTILE,
-        parts={HOSTILE: some_answers(HOSTILE)},
-        foreign={HOSTILE: some_answers(HOSTILE, 20, digits=False)},
-        figures={
-            "parts": {HOSTILE: {**PART, "sets_by_class": {HOSTILE: {"size": 1.0}}}},
-            "foreign": {HOSTILE: {**SET, "auroc": {HOSTILE: 0.5}}},
-            "foreign_missing": [HOSTILE],
-            "rotation": FIGURES["rotation"],
-            "corruptions": {HOSTILE: {"error": 0.1, "accepted": 0.5}},
-            "intervals": {HOSTILE: {HOSTILE: [HOSTILE]}},
-        },
+        parts={HOSTILE: random_predictions(HOSTILE)},
+        ood={HOSTILE: random_predictions(HOSTILE, 20, digits=False)},
+        metrics=EvaluationMetrics(
+            parts={HOSTILE: PART},
+            sets_by_class={HOSTILE: SetMetrics(1, 1.0, 1.0, 0.0)},
+            ood={HOSTILE: dataclasses.replace(OOD, auroc={score: 0.5})},
+            ood_missing=[HOSTILE],
+            rotation=METRICS.rotation,
+            corruptions={HOSTILE: CorruptionMetrics(10, 0.1, 0.4, 0.5, 0)},
+            intervals=METRICS.intervals,
+        ),
     )
     html = written(tmp_path, hostile)
     assert html.ids() == SECTIONS
@@ -412,32 +340,42 @@ def test_names_are_text_wherever_they_stand(tmp_path: Path) -> None:
     assert all(a["src"].startswith("data:image/png;base64,") for a in html.all("img"))
     assert not any(name.startswith("on") for _, attrs in html.elements for name in attrs)
     assert html.words.count(HOSTILE) > 20
-    assert json.loads((tmp_path / "report.json").read_text()) == hostile.figures
+    assert json.loads((tmp_path / "report.json").read_text()) == hostile.metrics.to_dict()
 
 
 def test_figures_with_hostile_names_can_be_drawn() -> None:
-    parts, foreign = some_answers(HOSTILE), some_answers(HOSTILE, 20, digits=False)
-    hostile = evaluation(parts={HOSTILE: parts}, foreign={HOSTILE: foreign})
-    assert "<img" in report_certainty.when_to_accept(hostile)
+    parts, ood = random_predictions(HOSTILE), random_predictions(HOSTILE, 20, digits=False)
+    drawn = figures.ReportFigures(random_evaluation(parts={HOSTILE: parts}, ood={HOSTILE: ood}))
+    for figure in (drawn.risk_coverage(), drawn.top_probability()):
+        assert figure.source.startswith("data:image/png;base64,")
 
 
 # The files
 
 
-def test_the_json_is_the_figures(whole: tuple[Path, Page]) -> None:
-    assert json.loads(whole[0].with_suffix(".json").read_text()) == FIGURES
+def test_the_json_holds_the_metrics(whole: tuple[Path, Page]) -> None:
+    found = json.loads(whole[0].with_suffix(".json").read_text())
+    assert found == METRICS.to_dict()
+    assert found["foreign"]["clothes"]["auroc"] == {"predictive_entropy": 0.9911}
+    assert found["foreign_missing"] == ["letters"]
+    assert found["parts"]["test"]["errors_at_coverage"] == {"0.90": {"n": 36, "errors": 1}}
+    assert found["parts"]["test"]["intervals"] == {"error": [0.0037, 0.0065]}
+    assert "intervals" not in found["parts"]["imitated"]
+    assert found["intervals"]["another"]["unsure"] == {"n": 56, "held": 0.54}
 
 
 @pytest.mark.usefixtures("quick")
 def test_json_has_no_word_for_what_is_not_a_number(tmp_path: Path) -> None:
-    figures = {"a": [math.nan, {"b": -math.inf}], "c": (1, 0.5)}
-    written(tmp_path, evaluation(figures=figures))
+    part = dataclasses.replace(PART, nll=math.nan, intervals={"nll": (0.5, -math.inf)})
+    metrics = dataclasses.replace(METRICS, parts={"test": part})
+    written(tmp_path, random_evaluation(metrics=metrics))
 
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
 
     text = (tmp_path / "report.json").read_text()
-    assert json.loads(text, parse_constant=refuse) == {"a": [None, {"b": None}], "c": [1, 0.5]}
+    found = json.loads(text, parse_constant=refuse)["parts"]["test"]
+    assert (found["nll"], found["intervals"], found["error"]) == (None, {"nll": [0.5, None]}, 0.005)
 
 
 @pytest.mark.usefixtures("quick")
@@ -457,7 +395,7 @@ def test_a_file_is_whole_or_the_old_one(
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="the disk is full"):
-        write_report(evaluation(), path)
+        write_report(random_evaluation(), path)
     assert path.with_suffix(suffix).read_text() == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.json"]
 
@@ -466,65 +404,70 @@ def test_a_file_is_whole_or_the_old_one(
 def test_nothing_is_written_of_what_cannot_be_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    metrics = EvaluationMetrics({"test": dataclasses.replace(PART, error=object())})
     with pytest.raises(TypeError):
-        write_report(evaluation(figures={"parts": {}, "a": object()}), tmp_path / "report.html")
+        write_report(random_evaluation(metrics=metrics), tmp_path / "report.html")
 
     def fail(_: Evaluation, __: object) -> str:
         raise ValueError("no page")
 
-    monkeypatch.setattr(report, "_report", fail)
+    monkeypatch.setattr(report, "_render", fail)
     with pytest.raises(ValueError, match="no page"):
-        write_report(evaluation(), tmp_path / "report.html")
+        write_report(random_evaluation(), tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_page_does_not_take_the_place_of_its_figures(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"ends in \.html"):
-        write_report(evaluation(), tmp_path / "report.json")
+        write_report(random_evaluation(), tmp_path / "report.json")
     assert list(tmp_path.iterdir()) == []
 
 
-# What follows from the answers
+# What follows from the predictions
 
 
 def test_examples_and_operating_point_by_hand() -> None:
-    part, whole = some_answers("test"), evaluation()
-    certainty = part.summary.joint_probability
-    surest = [0, 1] if certainty[0] > certainty[1] else [1, 0]
-    assert whole.surest_wrong(part, 12).tolist() == surest
-    assert whole.surest_wrong(part, 1).tolist() == surest[:1]
+    part, whole = random_predictions("test"), random_evaluation()
+    confidence = part.summary.joint_probability
+    most_confident = [0, 1] if confidence[0] > confidence[1] else [1, 0]
+    assert whole.most_confident_errors(part, 12).tolist() == most_confident
+    assert whole.most_confident_errors(part, 1).tolist() == most_confident[:1]
+    assert whole.most_confident(part, 1).tolist() == [int(confidence.argmax())]
     entropies = part.summary.predictive_entropy
     assert (
         whole.most_uncertain(part, 3).tolist() == sorted(range(40), key=lambda i: -entropies[i])[:3]
     )
     assert whole.accepted(part).tolist() == [True] * 39 + [False]  # the last is flagged
+    assert (whole.n_errors(part), whole.n_errors_accepted(part)) == (2, 2)
     assert whole.operating_point(part) == (39 / 40, 2 / 39)
 
 
-def test_what_the_door_flags_is_answered_last_of_all_however_certain() -> None:
-    part = dataclasses.replace(some_answers("test"), flagged=np.arange(40) == 0)
+def test_flagged_images_rank_last_however_certain() -> None:
+    part = dataclasses.replace(random_predictions("test"), flagged=np.arange(40) == 0)
     assert part.summary.predictive_entropy[0] < part.summary.predictive_entropy.max()
-    coverage, risk = evaluation().curve(part)
+    coverage, risk = random_evaluation().curve(part)
     # So the rule, which accepts all others, lies on the curve.
-    assert (coverage[-2], risk[-2]) == evaluation().operating_point(part) == (39 / 40, 1 / 39)
+    point = random_evaluation().operating_point(part)
+    assert (coverage[-2], risk[-2]) == point == (39 / 40, 1 / 39)
     assert risk[-1] == 2 / 40
 
 
-def test_the_test_pictures_are_drawn_if_they_were_asked() -> None:
-    assert evaluation().main_name == "test"
-    only = evaluation(parts={"imitated": some_answers("a"), "validation": some_answers("b")})
-    assert only.main_name == "validation"
-    assert evaluation(parts={}).main is None
-    assert evaluation(parts={}).main_name == ""
+def test_figures_show_the_test_part_if_it_was_evaluated() -> None:
+    assert random_evaluation().main_name == "test"
+    parts = {"imitated": random_predictions("a"), "validation": random_predictions("b")}
+    assert random_evaluation(parts=parts).main_name == "validation"
+    assert random_evaluation(parts={}).main is None
+    assert random_evaluation(parts={}).main_name == ""
 
 
-def test_figures_in_words() -> None:
-    assert number(1234, "{:,}") == "1,234"
-    assert [number(value, "{}") for value in (None, math.nan, "x", True)] == ["–"] * 4
-    assert percent(0.1234) == "12.34\u00a0%"
+def test_numbers_and_settings_as_text() -> None:
+    assert format_number(1234, "{:,}") == "1,234"
+    assert [format_number(value, "{}") for value in (None, math.nan, math.inf)] == ["–"] * 3
+    assert percent(0.1234) == "12.34 %"
     assert interval([0.1, 0.2], "{:.1f}") == "0.1 to 0.2"
-    assert [interval(value, "{}") for value in (None, "ab", [1])] == [""] * 3
-    assert flat({"a_b": {"c": [1.23456, None], "d": True}, "seed": 20260101, "n": 47000}) == [
+    assert interval(None, "{}") == ""
+    settings = {"a_b": {"c": [1.23456, None], "d": True}, "seed": 20260101, "n": 47000}
+    assert settings_table(settings).rows == [
         ("a b: c", ["1.235; –"]),
         ("a b: d", ["yes"]),
         ("seed", ["20260101"]),

@@ -1,4 +1,4 @@
-"""Rules that keep their promise: certified by simulation, not by shape."""
+"""Calibrated rules hold their guarantees, by simulation."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from training.calibration.thresholds import (
     conformal_threshold,
     selective_threshold,
 )
-from training.evaluation.predictions import Answers
+from training.evaluation.predictions import Predictions
 
 
 def test_the_conformal_threshold_by_hand() -> None:
@@ -107,12 +107,12 @@ def test_the_grid_runs_from_strict_to_everything() -> None:
     assert grid[-1] == scores.max()
 
 
-def answered(
+def predicted(
     draws: np.ndarray, labels: np.ndarray | None, not_a_digit: np.ndarray | None = None
-) -> Answers:
+) -> Predictions:
     n = draws.shape[1]
     summary = summarise(draws, 0.5, not_a_digit)
-    return Answers("hand", np.zeros((n, 28, 28), np.uint8), labels, summary, np.zeros(n, bool))
+    return Predictions("hand", np.zeros((n, 28, 28), np.uint8), labels, summary, np.zeros(n, bool))
 
 
 def test_the_score_that_ranks_errors_last_is_chosen() -> None:
@@ -121,15 +121,15 @@ def test_the_score_that_ranks_errors_last_is_chosen() -> None:
     wrong = [[0.99, 0.01], [0.21, 0.79]]
     draws = np.array([right] * 8 + [wrong] * 2).transpose(1, 0, 2)
     labels = np.array([0] * 8 + [1] * 2)
-    assert choose_score(answered(draws, labels)) == "mutual_information"
+    assert choose_score(predicted(draws, labels)) == "mutual_information"
 
 
 def test_a_score_that_lets_strange_pictures_pass_is_not_chosen() -> None:
     # Entropy ranks the one wrong digit last, but knows nothing of the pictures that are none.
     sure, unsure = [0.99, 0.01], [0.6, 0.4]
-    digits = answered(np.array([[sure] * 9 + [unsure]] * 2), np.array([0] * 9 + [1]))
+    digits = predicted(np.array([[sure] * 9 + [unsure]] * 2), np.array([0] * 9 + [1]))
     alike = np.array([[[0.995, 0.005]] * 10] * 2)
-    strange = answered(alike, None, np.full((2, 10), 0.9))
+    strange = predicted(alike, None, np.full((2, 10), 0.9))
     assert choose_score(digits) == "predictive_entropy"
     assert choose_score(digits, strange) == "one_minus_joint_probability"
 

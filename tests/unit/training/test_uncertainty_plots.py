@@ -1,8 +1,9 @@
-"""The figures of many answers show the numbers they are given."""
+"""The figures show the metrics and predictions that they are given."""
 
 import io
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,15 +15,16 @@ from scipy.stats import binomtest
 
 from model import summarise
 from training.evaluation.metrics import calibration_error
-from training.evaluation.predictions import Answers
+from training.evaluation.predictions import Predictions
+from training.evaluation.robustness import CorruptionMetrics, RotationPoint
 from training.reporting import plots
 from training.reporting.plots import (
     drawing,
     plot_confidence,
     plot_confusion,
     plot_corruptions,
-    plot_digit_answers,
     plot_entropy,
+    plot_prediction_grid,
     plot_reliability,
     plot_risk_coverage,
     plot_rotation,
@@ -34,17 +36,20 @@ from training.reporting.plots import uncertainty as uncertainty_plots
 
 RIGHT, WRONG = np.array([0.05, 0.15, 0.15, 0.95]), np.array([0.15])
 SWEEP = [
-    {"angle_deg": 90, "error": 0.6, "accepted": 0.1, "not_a_digit": 0.5,
-     "predictive_entropy": 0.9, "mutual_information": 0.3},
-    {"angle_deg": -30, "error": 0.1, "accepted": 0.7, "not_a_digit": 0.2,
-     "predictive_entropy": 0.4, "mutual_information": 0.1},
-    {"angle_deg": 0, "error": 0.01, "accepted": 0.9, "not_a_digit": 0.0,
-     "predictive_entropy": 0.1, "mutual_information": 0.05},
+    RotationPoint(
+        angle_deg=angle, n=100, error=error, nll=0.5, accepted=accepted, errors_accepted=1,
+        predictive_entropy=entropy, expected_entropy=entropy - information,
+        mutual_information=information, not_a_digit=not_a_digit,
+    )
+    for angle, error, accepted, not_a_digit, entropy, information in (
+        (90, 0.6, 0.1, 0.5, 0.9, 0.3), (-30, 0.1, 0.7, 0.2, 0.4, 0.1),
+        (0, 0.01, 0.9, 0.0, 0.1, 0.05),
+    )
 ]  # fmt: skip
-SPOILED = {
-    "motion_blur": {"error": 0.2, "accepted": 0.5, "n": 100, "errors_accepted": 4},
-    "fog": {"error": 0.7, "accepted": 0.0, "n": 100, "errors_accepted": 0},
-    "stripe": {"error": 0.1, "accepted": 0.9, "error_accepted": 0.02},
+CORRUPTED = {
+    "motion_blur": CorruptionMetrics(100, 0.2, 0.7, 0.5, 4),
+    "fog": CorruptionMetrics(100, 0.7, 2.5, 0.0, 0),
+    "stripe": CorruptionMetrics(1000, 0.1, 0.4, 0.9, 18),
 }
 EPOCHS = [
     {"epoch": 1, "nll": 0.9, "kl": 70000.0, "negative_elbo": 2.1, "idle": 0.0, "note": "x"},
@@ -52,13 +57,13 @@ EPOCHS = [
 ]
 
 
-def three_answers(*, labels: bool = True, not_a_digit: bool = False) -> Answers:
+def three_answers(*, labels: bool = True, not_a_digit: bool = False) -> Predictions:
     """Three pictures, three classes, five draws; the second is wrong."""
     rng = np.random.default_rng(0)
     logits = np.array([[3.0, 0, 0], [1, 1.5, 0], [0, 0, 2]]) + rng.normal(0, 0.7, (5, 3, 3))
     draws = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
     odd = rng.uniform(0.1, 0.9, (5, 3)) if not_a_digit else None
-    return Answers(
+    return Predictions(
         name="three",
         pixels=rng.integers(0, 256, (3, 28, 28)).astype(np.uint8),
         labels=np.array([0, 0, 2]) if labels else None,
@@ -92,7 +97,7 @@ def test_bars_count_right_and_wrong_answers_and_one_alone_is_seen() -> None:
     assert [bool(p.get_hatch()) for p in axes.patches] == [False] * 10 + [True] * 10
     assert axes.get_yscale() == "log"
     assert axes.get_ylim()[0] < 1
-    assert set(named(axes)) == {"right (4)", "wrong (1)"}
+    assert set(named(axes)) == {"correct (4)", "wrong (1)"}
 
 
 def test_lines_are_shares_of_each_set_and_digits_are_right_and_wrong_ones() -> None:
@@ -177,8 +182,8 @@ def test_the_curve_is_the_error_among_the_answered_in_percent() -> None:
         assert x == [25, 50, 75, 100]
         assert np.isnan(y[:2]).all()
         assert y[2:] == pytest.approx([0.02 * factor, 0.05 * factor])
-    assert curve(axes, "the decision rule") == ([75], [2])
-    assert curve(axes, "promised: 3 %")[1] == [3, 3]
+    assert curve(axes, "decision rule") == ([75], [2])
+    assert curve(axes, "guaranteed: 3 %")[1] == [3, 3]
     assert len({line.get_linestyle() for line in axes.lines[:2]}) == 2
     bottom, top = axes.get_ylim()
     assert bottom < 1
@@ -203,7 +208,7 @@ def test_a_rule_without_errors_stands_on_the_axis() -> None:
     (axes,) = plot_risk_coverage(
         {"a": (coverage, np.array([0, 0.1]))}, chosen=(0.5, 0.0), target=0.01
     ).axes
-    x, y = curve(axes, "the decision rule")
+    x, y = curve(axes, "decision rule")
     assert (x, y) == ([50], [axes.get_ylim()[0]])
     assert "50.0 % accepted, none wrong" in axes.texts[0].get_text()
     (perfect,) = plot_risk_coverage({"a": (coverage, np.zeros(2))}, chosen=(0.5, 0.0)).axes
@@ -215,9 +220,9 @@ def test_a_rule_without_errors_stands_on_the_axis() -> None:
 
 def test_turned_digits_are_drawn_over_the_sorted_angles() -> None:
     upper, lower = plot_rotation(SWEEP, fitted_deg=12).axes
-    assert curve(upper, "wrong") == ([-30, 0, 90], pytest.approx([10, 1, 60]))
+    assert curve(upper, "error rate") == ([-30, 0, 90], pytest.approx([10, 1, 60]))
     assert curve(upper, "accepted") == ([-30, 0, 90], pytest.approx([70, 90, 10]))
-    assert curve(upper, "probability of “no digit”")[1] == pytest.approx([20, 0, 50])
+    assert curve(upper, "probability of “not a digit”")[1] == pytest.approx([20, 0, 50])
     assert curve(lower, "predictive entropy")[1] == pytest.approx([0.4, 0.1, 0.9])
     assert curve(lower, "mutual information")[1] == pytest.approx([0.1, 0.05, 0.3])
     shades = [axes.patches[0].get_extents().transformed(axes.transData.inverted())
@@ -229,11 +234,11 @@ def test_turned_digits_are_drawn_over_the_sorted_angles() -> None:
 
 
 def test_what_was_not_measured_of_turned_digits_is_not_drawn() -> None:
-    missing = [{k: v for k, v in point.items() if k != "not_a_digit"} for point in SWEEP]
-    no_output = [{**point, "not_a_digit": 0.0, "error": 0.0} for point in SWEEP]
-    for sweep in (missing, no_output):
+    no_output = [replace(point, not_a_digit=0.0, error=0.0) for point in SWEEP]
+    no_rule = [replace(point, accepted=None) for point in no_output]
+    for sweep, names in ((no_output, {"error rate", "accepted"}), (no_rule, {"error rate"})):
         upper, _ = plot_rotation(sweep).axes
-        assert set(named(upper)) == {"wrong", "accepted"}
+        assert set(named(upper)) == names
         assert not upper.patches
 
 
@@ -252,7 +257,7 @@ def test_cells_hold_the_counts_and_only_errors_are_coloured() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
     rates = [label.get_text() for label in axes.child_axes[0].get_yticklabels()]
     assert rates == ["33.3 %", "50.0 %", "0.0 %"]
-    assert "2 of 6 answers are wrong" in axes.get_title(loc="left")
+    assert "2 of 6 predictions are wrong" in axes.get_title(loc="left")
 
 
 def test_counts_are_legible_on_their_cells() -> None:
@@ -280,7 +285,7 @@ def contrast(one: str, other: str) -> float:
 
 
 def test_bars_of_spoiled_digits_are_the_errors_with_and_without_the_rejected() -> None:
-    (axes,) = plot_corruptions(SPOILED).axes
+    (axes,) = plot_corruptions(CORRUPTED).axes
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == ["stripe", "motion blur", "fog"]  # from the bottom to the top
     widths = [patch.get_width() for patch in axes.patches]
@@ -306,7 +311,7 @@ def cells(figure: Figure) -> list[tuple[Axes, Axes, str]]:
 def test_each_answer_has_its_picture_bars_whiskers_and_words() -> None:
     answers = three_answers()
     accepted = np.array([True, False, True])
-    figure = plot_digit_answers(answers, [2, 1], ["a", "b", "c"], accepted=accepted, title="T")
+    figure = plot_prediction_grid(answers, [2, 1], ["a", "b", "c"], accepted=accepted, title="T")
     drawn = cells(figure)
     assert len(drawn) == 2
     assert figure.get_suptitle() == "T"
@@ -319,22 +324,22 @@ def test_each_answer_has_its_picture_bars_whiskers_and_words() -> None:
         hatched = [i for i, bar in enumerate(bars.patches) if bar.get_hatch()]
         assert hatched == [answers.labels[index]]
         assert f"entropy {answers.summary.predictive_entropy[index]:.2f} nats" in words
-    assert drawn[0][2].startswith("true c, read as c (")
+    assert drawn[0][2].startswith("true c, predicted c (")
     assert drawn[0][2].endswith("accepted")
-    assert drawn[1][2].startswith("true a, read as b (")
-    assert drawn[1][2].endswith("to a person")
+    assert drawn[1][2].startswith("true a, predicted b (")
+    assert drawn[1][2].endswith("review")
     assert f"({answers.summary.probability[1].max():.2f})" in drawn[1][2]
 
 
 def test_without_a_rule_no_word_is_said_of_it() -> None:
-    words = cells(plot_digit_answers(three_answers(), [0], ["a", "b", "c"]))[0][2]
+    words = cells(plot_prediction_grid(three_answers(), [0], ["a", "b", "c"]))[0][2]
     assert words.endswith("nats")
 
 
 def test_a_network_that_knows_what_is_no_digit_has_a_bar_for_it() -> None:
     answers = three_answers(labels=False, not_a_digit=True)
-    _, bars, words = cells(plot_digit_answers(answers, [1], ["a", "b", "c"]))[0]
-    assert words.startswith("no digit, read as b")
+    _, bars, words = cells(plot_prediction_grid(answers, [1], ["a", "b", "c"]))[0]
+    assert words.startswith("no digit, predicted b")
     assert [label.get_text() for label in bars.get_xticklabels()] == ["a", "b", "c", "none"]
     assert heights(bars)[3] == pytest.approx(answers.summary.not_a_digit[1])
     stems = np.array(bars.collections[0].get_segments())
@@ -342,7 +347,7 @@ def test_a_network_that_knows_what_is_no_digit_has_a_bar_for_it() -> None:
         [answers.summary.not_a_digit_lower[1], answers.summary.not_a_digit_upper[1]]
     )
     assert not any(bar.get_hatch() for bar in bars.patches)
-    plain = cells(plot_digit_answers(three_answers(), [1], ["a", "b", "c"]))[0][1]
+    plain = cells(plot_prediction_grid(three_answers(), [1], ["a", "b", "c"]))[0][1]
     assert len(heights(plain)) == 3
 
 
@@ -377,8 +382,8 @@ ALL: dict[str, Callable[[], Figure]] = {
     "risk": lambda: plot_risk_coverage({"a": (np.array([0.5, 1]), np.array([0, 0.1]))}),
     "rotation": lambda: plot_rotation(SWEEP),
     "confusion": lambda: plot_confusion(np.array([0, 1]), np.array([0, 0]), ["a", "b"]),
-    "answers": lambda: plot_digit_answers(three_answers(), [0, 1], ["a", "b", "c"]),
-    "corruptions": lambda: plot_corruptions(SPOILED),
+    "answers": lambda: plot_prediction_grid(three_answers(), [0, 1], ["a", "b", "c"]),
+    "corruptions": lambda: plot_corruptions(CORRUPTED),
     "training": lambda: plot_training(EPOCHS),
 }
 
@@ -414,9 +419,9 @@ def test_names_are_shown_to_the_letter() -> None:
     shown = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
     assert shown == ["digits (5)", r"\$x^2\$ (1)", " _hidden (1)", "<b> (1)"]
     figure.savefig(io.BytesIO(), dpi=50)
-    plot_corruptions({"$a$": SPOILED["stripe"]}).savefig(io.BytesIO(), dpi=50)
+    plot_corruptions({"$a$": CORRUPTED["stripe"]}).savefig(io.BytesIO(), dpi=50)
     plot_confusion(np.array([0]), np.array([0]), ["$\\frac$"]).savefig(io.BytesIO(), dpi=50)
-    plot_digit_answers(three_answers(), [0], ["$", "_", "$$"]).savefig(io.BytesIO(), dpi=50)
+    plot_prediction_grid(three_answers(), [0], ["$", "_", "$$"]).savefig(io.BytesIO(), dpi=50)
 
 
 def test_one_module_offers_every_figure() -> None:

@@ -1,8 +1,13 @@
-"""Pictures people would rather look at than read. Functions return figures; nothing is shown."""
+"""Figures of predictions and metrics; each function returns a Matplotlib figure."""
 
-from training.reporting.plots.answers import draw_bars, plot_answers, plot_digit_answers, plot_door
 from training.reporting.plots.errors import plot_confusion, plot_corruptions, plot_rotation
 from training.reporting.plots.fit import plot_training
+from training.reporting.plots.predictions import (
+    draw_prediction,
+    plot_prediction_grid,
+    plot_predictions,
+    plot_preprocessing,
+)
 from training.reporting.plots.uncertainty import (
     plot_confidence,
     plot_entropy,
@@ -11,14 +16,14 @@ from training.reporting.plots.uncertainty import (
 )
 
 __all__ = [
-    "draw_bars",
-    "plot_answers",
+    "draw_prediction",
     "plot_confidence",
     "plot_confusion",
     "plot_corruptions",
-    "plot_digit_answers",
-    "plot_door",
     "plot_entropy",
+    "plot_prediction_grid",
+    "plot_predictions",
+    "plot_preprocessing",
     "plot_reliability",
     "plot_risk_coverage",
     "plot_rotation",

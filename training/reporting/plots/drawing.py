@@ -1,7 +1,6 @@
-"""What the figures share: a palette, panels, bars with whiskers, legends.
+"""Shared parts of the figures: colours, panels, bars with intervals, legends.
 
-The colours are told apart by readers with any colour vision, and none of them says anything alone:
-a hatching, a line style or a word says the same.
+The colours suit any colour vision, and a hatching, a line style or a word always repeats them.
 
 Source of the colours: Okabe and Ito (2008), "Color Universal Design".
 """
@@ -13,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from model.uncertainty import Floats
+from model.types import Floats
 
 __all__ = [
     "ACCEPTED",
@@ -26,9 +25,9 @@ __all__ = [
     "LineStyle",
     "draw_means",
     "legend_beside",
+    "literal",
     "log_scale",
     "new_figure",
-    "plain",
     "tidy",
 ]
 
@@ -43,24 +42,24 @@ STROKES: tuple[tuple[str, LineStyle], ...] = (
     ("#e69f00", ":"),
     ("#56b4e9", (0, (6, 1, 1, 1, 1, 1))),
 )
-"""Colour and line style of things drawn over each other."""
+"""Colour and line style of curves in one panel."""
 
 _WIDTH = 8.0  # inches; 900 px on a page make ten points fifteen pixels
 
 
 def new_figure(height: float) -> Figure:
-    """An empty figure of the width all figures have; `height` in inches."""
+    """An empty figure, 8 inches wide and `height` inches high."""
     return Figure(figsize=(_WIDTH, height), layout="constrained")
 
 
 def tidy(axes: Axes, *, title: str = "", x: str = "", y: str = "", grid: str = "y") -> None:
-    """Words on a panel's axes, a faint grid behind what is drawn, and no box around it.
+    """Set a panel's title, axis labels and grid; remove its box.
 
     Args:
         axes: The panel.
-        title: What it shows.
-        x: What its horizontal axis measures, with the unit.
-        y: The same of the vertical one.
+        title: Its title.
+        x: Label of the horizontal axis, with the unit.
+        y: Label of the vertical axis, with the unit.
         grid: Which axis has grid lines: `x`, `y` or `both`.
     """
     if title:
@@ -76,19 +75,19 @@ def tidy(axes: Axes, *, title: str = "", x: str = "", y: str = "", grid: str = "
 
 
 def legend_beside(axes: Axes) -> None:
-    """A legend to the right of the panel, where it hides nothing; none if nothing has a name."""
+    """Draw a legend to the right of the panel; none if nothing has a name."""
     if axes.get_legend_handles_labels()[1]:
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9, frameon=False)
 
 
-def plain(text: str) -> str:
-    """A name as Matplotlib shows it to the letter: no mathematics, never left out of a legend."""
+def literal(text: str) -> str:
+    """A name that Matplotlib shows literally: not as mathematics, and in any legend."""
     text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
 
 def log_scale(axes: Axes, lowest: float, highest: float) -> None:
-    """A logarithmic vertical axis with numbers such as 1,000 and 0.01 where there is room."""
+    """Make the vertical axis logarithmic, with labels such as 1,000 and 0.01."""
     axes.set_yscale("log")
     axes.set_ylim(lowest, highest)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if highest < 300 * lowest else (1,)))
@@ -106,9 +105,9 @@ def draw_means(
     colour: str,
     places: Floats | None = None,
 ) -> None:
-    """Probabilities as bars, their intervals as whiskers.
+    """Draw probabilities as bars and their intervals as whiskers.
 
-    An interval is drawn where it is, even where the mean lies outside of it.
+    The mean can lie outside its interval.
 
     Args:
         axes: Where to draw.
@@ -125,7 +124,7 @@ def draw_means(
     axes.vlines(places, lower, upper, color=INK, linewidth=1.4)
     for ends in (lower, upper):
         axes.hlines(ends, places - 0.16, places + 0.16, color=INK, linewidth=1.4)
-    axes.set_xticks(places, [plain(label) for label in labels])
+    axes.set_xticks(places, [literal(label) for label in labels])
     axes.set_ylim(0, 1.02)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""How a fit went, epoch by epoch."""
+"""Training curves."""
 
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -7,29 +7,29 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from training.reporting.plots.drawing import RIGHT, log_scale, new_figure, plain, tidy
+from training.reporting.plots.drawing import RIGHT, literal, log_scale, new_figure, tidy
 
 __all__ = ["plot_training"]
 
 _KNOWN = {
-    "nll": ("negative log-likelihood", "nats per picture"),
+    "nll": ("negative log-likelihood", "nats per image"),
     "kl": ("KL from prior to posterior", "nats"),
-    "negative_elbo": ("objective: negative ELBO", "nats per picture"),
-    "not_a_digit_nll": ("NLL of “no digit”", "nats per picture"),
+    "negative_elbo": ("objective: negative ELBO", "nats per image"),
+    "not_a_digit_nll": ("NLL of “not a digit”", "nats per image"),
 }
 _COLUMNS = 3
 
 
 def plot_training(epochs: Sequence[Mapping[str, Any]]) -> Figure:
-    """Training curves: a small panel for each number that was noted after the epochs.
+    """Training curves: a small panel for each number recorded per epoch.
 
     Args:
         epochs: One mapping for each epoch, with its number under `epoch`, as in
-            `Checkpoint.training["epochs"]`. What is not a number, is missing, or is 0 throughout
-            because the network has no such part, is left out.
+            `Checkpoint.training["epochs"]`. Entries that are no numbers, missing, or 0 in every
+            epoch are left out.
 
     Returns:
-        A figure 8 inches wide. A panel is logarithmic where its values span more than a decade.
+        A figure 8 inches wide. A panel is logarithmic if its values span more than a decade.
     """
     keys = dict.fromkeys([*_KNOWN, *(key for entry in epochs for key in entry if key != "epoch")])
     curves = {key: _curve(epochs, key) for key in keys}
@@ -44,8 +44,8 @@ def plot_training(epochs: Sequence[Mapping[str, Any]]) -> Figure:
             log_scale(panel, min(y) / 1.3, max(y) * 1.3)
         else:
             panel.yaxis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))
-        tidy(panel, x="epoch", y=plain(unit))
-        panel.set_title(plain(name), loc="left", fontsize=9.5, fontweight="bold")
+        tidy(panel, x="epoch", y=literal(unit))
+        panel.set_title(literal(name), loc="left", fontsize=9.5, fontweight="bold")
     for panel in panels[len(curves) :]:
         panel.set_axis_off()
     return figure
