@@ -13,8 +13,6 @@ from service.process.tuning import prepare, raise_descriptor_limit, tune_gc
 from service.server.graceful_server import GracefulServer
 from service.settings import Settings
 
-__all__ = ["main"]
-
 
 def main() -> int:
     """Run the service until it is told to stop; return its exit code."""

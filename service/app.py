@@ -28,8 +28,6 @@ from service.open_inference.codec import JSON_LENGTH
 from service.paths import RouteMatcher
 from service.settings import Settings
 
-__all__ = ["create_app"]
-
 _ROUTERS = (
     predict.router,
     open_inference.router,

@@ -15,15 +15,6 @@ from service.request_state import RequestState, request_state
 from service.security import key_matches
 from service.settings import Settings
 
-__all__ = [
-    "Model",
-    "Service",
-    "ServiceDep",
-    "State",
-    "get_service",
-    "require_key",
-]
-
 
 @dataclass(frozen=True)
 class Service:

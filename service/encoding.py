@@ -4,8 +4,6 @@ import re
 import zlib
 from typing import Literal
 
-__all__ = ["CompressionError", "Encoding", "choose_encoding", "compress", "decompress"]
-
 Encoding = Literal["gzip", "deflate"]
 
 # HTTP's `deflate` is the zlib format.

@@ -28,25 +28,6 @@ from model.errors import (
 from service.paths import own_path
 from service.request_state import request_state
 
-__all__ = [
-    "KINDS",
-    "MEDIA_TYPE",
-    "TITLES",
-    "ErrorKind",
-    "InferenceError",
-    "Problem",
-    "ProblemError",
-    "Rejection",
-    "add_handlers",
-    "declaration",
-    "error_response",
-    "image_error",
-    "inference_responses",
-    "problem_body",
-    "responses",
-    "tensor_error",
-]
-
 MEDIA_TYPE = "application/problem+json"
 
 Rejection = Literal[
@@ -66,29 +47,12 @@ Rejection = Literal[
 ]
 """Why a request is rejected: the label `reason` of `mnn_rejections_total`."""
 
-TITLES = {
-    400: "Malformed request",
-    401: "API key required",
-    403: "Forbidden",
-    404: "Not found",
-    405: "Method not allowed",
-    408: "Request body timed out",
-    409: "Model not reloaded",
-    413: "Too large",
-    415: "Unsupported format",
-    422: "Invalid request",
-    429: "Too many requests",
-    500: "Internal error",
-    503: "Not ready",
-    504: "Timed out",
-}
-
 
 class Problem(BaseModel):
     """An error body, `application/problem+json` (RFC 9457)."""
 
     type: str = Field("about:blank", description="Always `about:blank`; the status is the type.")
-    title: str = Field(description="The kind of problem; the same text for the same status.")
+    title: str = Field(description="The phrase of the HTTP status.")
     status: int = Field(description="The HTTP status.")
     detail: str = Field(description="What was wrong, what was expected, what to do.")
     request_id: str = Field(description="The `X-Request-ID` of this request.")
@@ -408,9 +372,12 @@ def tensor_error(status: int, message: str) -> ProblemError:
 def problem_body(request_id: str, error: HTTPException) -> Problem:
     """Build the body of an error."""
     status = error.status_code
-    title = TITLES.get(status, HTTPStatus(status).phrase)
     return Problem(
-        type="about:blank", title=title, status=status, detail=error.detail, request_id=request_id
+        type="about:blank",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=error.detail,
+        request_id=request_id,
     )
 
 
@@ -442,7 +409,7 @@ def declaration(status: int, scope: Literal["http", "v2"]) -> dict[str, Any]:
         media_type, schema = "application/json", "InferenceError"
         bodies = {name: {"error": error.detail} for name, error in errors.items()}
     return {
-        "description": f"{TITLES[status]}.",
+        "description": f"{HTTPStatus(status).phrase}.",
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers},
         "content": {
             media_type: {

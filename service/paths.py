@@ -7,8 +7,6 @@ from functools import lru_cache
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Scope
 
-__all__ = ["RouteMatcher", "has_control_characters", "own_path"]
-
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 

@@ -7,8 +7,6 @@ from typing import Self
 
 from starlette.types import Scope
 
-__all__ = ["PendingImages", "RequestState", "Reservation", "request_state"]
-
 _KEY = "request_state"
 
 

@@ -5,8 +5,6 @@ import hmac
 from pydantic import SecretStr
 from starlette.datastructures import Headers
 
-__all__ = ["RELOAD", "is_public", "key_matches"]
-
 RELOAD = "/model/reload"
 
 # Public even with MNN_REQUIRE_API_KEY: health probes have no key; page and docs explain it.

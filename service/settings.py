@@ -12,8 +12,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from model.classifier import DEFAULT_DRAWS
 from model.preprocessing import MAX_PIXELS
 
-__all__ = ["Settings", "find_misspelt"]
-
 MIB = 2**20
 
 

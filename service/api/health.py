@@ -6,8 +6,6 @@ from service.api.schemas import Health
 from service.dependencies import ServiceDep
 from service.errors import responses
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["health"])
 
 

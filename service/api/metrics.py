@@ -6,8 +6,6 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.dependencies import ServiceDep
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["operations"])
 
 

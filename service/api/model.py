@@ -14,8 +14,6 @@ from service.errors import responses
 from service.model_lifecycle.reloader import ReloadError
 from service.security import RELOAD
 
-__all__ = ["router"]
-
 router = APIRouter(tags=["model"])
 
 # The report is one file, with its styles and pictures and without scripts.

@@ -19,8 +19,6 @@ from service.errors import declaration
 from service.security import RELOAD, is_public
 from service.settings import Settings
 
-__all__ = ["INFO", "complete_document", "operation_id", "operations"]
-
 Json = dict[str, Any]
 
 INFO: Json = {

@@ -7,8 +7,6 @@ from starlette.responses import Response as StarletteResponse
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-__all__ = ["PAGE_POLICY", "mount_pages", "router", "security_headers"]
-
 router = APIRouter(include_in_schema=False)
 
 # Nothing from elsewhere, and nothing inline but pictures.

@@ -17,8 +17,6 @@ from service.inference.run_jobs import run_jobs
 from service.model_lifecycle.loading import LoadedModel
 from service.settings import Settings
 
-__all__ = ["body_limits", "router"]
-
 router = APIRouter(tags=["digits"])
 
 _log = logging.getLogger("service")

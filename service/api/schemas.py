@@ -17,17 +17,6 @@ from model.types import Decision, Reason
 from service.errors import Problem
 from service.model_lifecycle.loading import LoadedModel
 
-__all__ = [
-    "BatchError",
-    "BatchResponse",
-    "Health",
-    "ModelName",
-    "ModelResponse",
-    "PredictResponse",
-    "model_response",
-    "predict_response",
-]
-
 
 def _rounded(value: float) -> float:
     return round(value, 6)

@@ -6,8 +6,6 @@ from service import errors
 from service.errors import ProblemError
 from service.request_state import PendingImages, Reservation
 
-__all__ = ["AdmissionController"]
-
 # Estimated waits beyond this share of the timeout are rejected; they would time out anyway.
 _MAX_WAIT_SHARE = 0.5
 

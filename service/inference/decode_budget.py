@@ -4,8 +4,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["DecodeBudget"]
-
 
 class DecodeBudget:
     """Pixels being decoded; threads wait for their turn.

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 from service.inference.jobs import Job
 
-__all__ = ["FairQueue"]
-
 _MAX_BATCH_BYTES = 256 * 1024  # larger files may take longer to decode than to compute
 
 

@@ -14,8 +14,6 @@ from fastapi import UploadFile
 from model.classifier import Classifier, Prediction
 from model.preprocessing.normalize import DigitImage, open_bytes
 
-__all__ = ["ImageJob", "Job", "JobResult", "TensorJob"]
-
 
 class _DecodeBudget(Protocol):
     def __call__(self, n_pixels: int) -> AbstractContextManager[None]:

@@ -10,8 +10,6 @@ from service.inference.worker_pool import WorkerPool
 from service.observability.metrics import Metrics
 from service.request_state import request_state
 
-__all__ = ["run_jobs"]
-
 
 async def run_jobs(
     request: Request,

@@ -24,8 +24,6 @@ from service.inference.jobs import Job, JobResult
 from service.request_state import Reservation
 from service.settings import Settings
 
-__all__ = ["WorkerPool", "make_pool"]
-
 _log = logging.getLogger("service")
 
 # A CPU gains little from larger batches; a GPU is filled by them.

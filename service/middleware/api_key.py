@@ -8,8 +8,6 @@ from service.errors import error_response, wrong_key
 from service.paths import own_path
 from service.security import is_public, key_matches
 
-__all__ = ["APIKeyMiddleware"]
-
 
 class APIKeyMiddleware:
     """Reject requests without the API key, before anything of their body is read.

@@ -9,8 +9,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service import errors
 from service.paths import own_path
 
-__all__ = ["BodyLimitsMiddleware"]
-
 _DEFAULT_LIMIT = 64 * 1024  # for routes that declare none: they read no body
 _MAX_DISCARDED = 64 * 2**20
 

@@ -2,8 +2,6 @@
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-__all__ = ["HeadMiddleware"]
-
 
 class HeadMiddleware:
     """Show HEAD to the application as GET; the server omits the body and keeps its length.

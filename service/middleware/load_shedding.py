@@ -9,8 +9,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import ProblemError, error_response
 from service.request_state import Reservation, request_state
 
-__all__ = ["LoadSheddingMiddleware"]
-
 
 class LoadSheddingMiddleware:
     """Reject early: parsing forms that will be rejected only makes an overload worse.

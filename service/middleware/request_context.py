@@ -20,8 +20,6 @@ from service.observability.metrics import Metrics
 from service.paths import has_control_characters, own_path
 from service.request_state import RequestState
 
-__all__ = ["RequestContextMiddleware"]
-
 _VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 # IDs are no secrets, and the system's random source would release the interpreter lock each time.

@@ -13,8 +13,6 @@ from model.errors import CheckpointError
 from model.preprocessing.normalize import SIDE
 from service.settings import Settings
 
-__all__ = ["LoadedModel", "load_model"]
-
 _log = logging.getLogger("service")
 
 

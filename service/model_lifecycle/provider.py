@@ -11,8 +11,6 @@ from service.observability.metrics import Metrics
 from service.request_state import Reservation
 from service.settings import Settings
 
-__all__ = ["ModelProvider"]
-
 _log = logging.getLogger("service")
 
 

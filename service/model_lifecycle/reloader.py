@@ -20,8 +20,6 @@ from service.observability.metrics import Metrics
 from service.process.memory import trim_memory
 from service.settings import Settings
 
-__all__ = ["ModelReloader", "ReloadError"]
-
 T = TypeVar("T")
 
 _log = logging.getLogger("service")

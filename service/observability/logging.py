@@ -17,8 +17,6 @@ from PIL import _imaging
 
 from service.request_state import RequestState
 
-__all__ = ["REQUEST_ID", "configure", "log_access"]
-
 # Set around each request. Worker threads have none: their log lines name no request.
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 

@@ -22,8 +22,6 @@ from model.classifier import Prediction
 from model.types import Decision, Reason
 from service.errors import Rejection
 
-__all__ = ["Metrics"]
-
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _NATS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.7, 1, 1.5, 2)
 _PROBABILITIES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)

@@ -4,8 +4,6 @@ import ctypes
 import gc
 from collections.abc import Callable
 
-__all__ = ["trim_memory"]
-
 
 def trim_memory() -> None:
     """Collect reference cycles and return free memory to the operating system.

@@ -12,8 +12,6 @@ from service.settings import Settings, find_misspelt
 if sys.platform != "win32":
     import resource
 
-__all__ = ["prepare", "raise_descriptor_limit", "tune_gc"]
-
 _log = logging.getLogger("service")
 
 # Under load, worker threads would wait Python's default 5 ms for a busy event loop to yield.

@@ -23,8 +23,6 @@ from service import errors
 from service.errors import ProblemError
 from service.observability.metrics import Metrics
 
-__all__ = ["MAX_HEADERS", "MAX_HEADER_BYTES", "MAX_PIPELINED", "make_connection_class"]
-
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 64 * 1024
 MAX_PIPELINED = 100  # requests of one connection that wait for the one before

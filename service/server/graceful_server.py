@@ -21,8 +21,6 @@ from service.observability.metrics import Metrics
 from service.server.connection import make_connection_class
 from service.settings import Settings
 
-__all__ = ["GracefulServer"]
-
 # A connection accepted just before the listener closed has this long to show its request.
 _LINGER_S = 0.5
 
