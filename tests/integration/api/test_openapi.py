@@ -7,6 +7,7 @@ import json
 import pkgutil
 import re
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -20,7 +21,6 @@ import service.open_inference
 from docs.make_examples import EXAMPLES, record
 from service import Settings, create_app
 from service.api.openapi import operations
-from service.errors import TITLES
 from tests.support.api_key import KEY
 from tests.support.declared import check_declared, operation_of, resolved
 from tests.support.images import drawn_seven, encoded
@@ -181,7 +181,7 @@ def test_every_error_is_a_problem_with_its_title(document: Json) -> None:
             assert response["content"][PROBLEM]["schema"] == {
                 "$ref": "#/components/schemas/Problem"
             }
-            assert response["description"] == f"{TITLES[int(status)]}."
+            assert response["description"] == f"{HTTPStatus(int(status)).phrase}."
         elif int(status) >= 400:
             schema = response["content"]["application/json"]["schema"]
             assert schema == {"$ref": "#/components/schemas/InferenceError"}
