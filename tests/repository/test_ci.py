@@ -11,7 +11,7 @@ from tests.support.paths import ROOT
 
 # Prints its target and fails at those that match; the containers take longest.
 MAKE = """#!/bin/sh
-case "$*" in test-containers) sleep 0.5 ;; esac
+case "$*" in test-containers) sleep 0.2 ;; esac
 echo "made $*"
 if echo "$*" | grep --quiet --extended-regexp --line-regexp "$FAILS"; then exit 2; fi
 """
