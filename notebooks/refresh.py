@@ -16,7 +16,7 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from tqdm import tqdm
 
-from model.checkpoint import write_atomically
+from model.system import write_atomically
 
 HERE = Path(__file__).parent
 NAMES = ("mnist_nn", "numpy_mnist_bnn", "torch_mnist_bnn", "serving")
