@@ -15,10 +15,10 @@ import pytest
 
 from tests.support.images import drawn_seven, encoded
 from tests.support.paths import ROOT
-from tests.support.server import Server, start_service, wait_until_ready
+from tests.support.service.server import Server, start_service, wait_until_ready
 
 if TYPE_CHECKING:
-    from tests.support.ray_cluster import Cluster
+    from tests.support.ray.cluster import Cluster
 
 MakeServer = Callable[..., Server]
 
@@ -95,7 +95,7 @@ def cluster(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator["Cluster"]:
     """A Ray cluster: a head, and two workers of one CPU each."""
-    from tests.support.ray_cluster import started_cluster
+    from tests.support.ray.cluster import started_cluster
 
     with started_cluster(tmp_path_factory.mktemp("cluster") / "log.txt", n_workers=2) as cluster:
         yield cluster

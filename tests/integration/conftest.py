@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.api_key import KEY
-from tests.support.server import Server
+from tests.support.service.api_key import KEY
+from tests.support.service.server import Server
 
 SharedServer = Callable[..., Server]
 

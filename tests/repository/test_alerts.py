@@ -14,7 +14,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.paths import ROOT
-from tests.support.server import Server
+from tests.support.service.server import Server
 
 FOLDER = ROOT / "deploy" / "prometheus"
 RULES: dict[str, Any] = yaml.safe_load((FOLDER / "alerts.yml").read_text())

@@ -14,7 +14,7 @@ import pytest
 from model import load_checkpoint
 from model.checkpoint import BUNDLED
 from tests.support.paths import ROOT
-from tests.support.server import Server
+from tests.support.service.server import Server
 
 README = (ROOT / "README.md").read_text()
 WITH_COMMANDS = (

@@ -19,9 +19,9 @@ from tests.support.damaged_images import (
 )
 from tests.support.images import drawn_seven, encoded
 from tests.support.paths import ROOT
-from tests.support.problems import TIMING, check_problem, check_problem_body, check_seven
-from tests.support.raw_http import END, FORM_TYPE, part
-from tests.support.server import Server
+from tests.support.service.problems import TIMING, check_problem, check_problem_body, check_seven
+from tests.support.service.raw_http import END, FORM_TYPE, part
+from tests.support.service.server import Server
 
 # Forms
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.support.damaged_images import png_chunk, png_header, truncated
 from tests.support.images import crossed_strokes, drawn_seven, encoded, sample_images
-from tests.support.problems import check_problem, check_problem_body
+from tests.support.service.problems import check_problem, check_problem_body
 
 MIB = 2**20
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from tests.support.hostile import edited, hostile_pictures
 from tests.support.images import drawn_seven, encoded
-from tests.support.problems import check_problem, check_problem_body, check_seven
-from tests.support.server import Server
+from tests.support.service.problems import check_problem, check_problem_body, check_seven
+from tests.support.service.server import Server
 from tests.support.strategies import fuzz_examples, picture_files
 
 # Far more than any of them takes: what takes longer hangs.

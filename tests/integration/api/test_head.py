@@ -3,9 +3,9 @@
 import httpx
 import pytest
 
-from tests.support.api_key import bearer
-from tests.support.metrics import counted, metric_value
-from tests.support.server import Server
+from tests.support.service.api_key import bearer
+from tests.support.service.metrics import counted, metric_value
+from tests.support.service.server import Server
 
 PATHS = [
     "/", "/web/style.css", "/docs", "/openapi.json", "/health/live", "/health/ready", "/model",

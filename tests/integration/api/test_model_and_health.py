@@ -11,8 +11,8 @@ import pytest
 
 from model import save_checkpoint
 from tests.support.checkpoints import tiny_checkpoint
-from tests.support.problems import check_problem
-from tests.support.server import Server
+from tests.support.service.problems import check_problem
+from tests.support.service.server import Server
 
 ABSENT = "weights-that-are-not-there.safetensors"
 
@@ -179,7 +179,7 @@ def test_without_the_named_checkpoint_the_bundled_weights_are_served_with_a_warn
     without, _ = starting
     assert described(without)["source"] == "shipped"
     warnings = [line["message"] for line in without.logged() if line["level"] == "warning"]
-    assert any(ABSENT in line and "shipped" in line for line in warnings)
+    assert any(ABSENT in line and "bundled" in line for line in warnings)
     assert "does not exist" not in server.log.read_text()  # that one names none
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from model.checkpoint import BUNDLED
 from tests.support.paths import ROOT
-from tests.support.server import Server
+from tests.support.service.server import Server
 
 WEB = ROOT / "service" / "static" / "web"
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.support.images import drawn_seven, encoded, sample_images
-from tests.support.problems import TIMING, check_problem
+from tests.support.service.problems import TIMING, check_problem
 
 FIELDS = {
     "prediction": str,

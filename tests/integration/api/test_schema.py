@@ -20,8 +20,8 @@ from model import load_checkpoint
 from model.checkpoint import BUNDLED
 from service import Settings, create_app
 from service.api.openapi import operations
-from tests.support.api_key import KEY
-from tests.support.server import Server
+from tests.support.service.api_key import KEY
+from tests.support.service.server import Server
 from tests.support.strategies import FORMATS, fuzz_examples, picture_files, picture_files_of
 
 pytestmark = pytest.mark.not_through_ray("it reads the log of a process")

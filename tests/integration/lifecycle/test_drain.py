@@ -15,9 +15,9 @@ import pytest
 
 from service import Settings, create_app
 from service.server.graceful_server import GracefulServer
-from tests.support.problems import check_problem
-from tests.support.raw_http import begin_request, connected, receive_all
-from tests.support.server import Server, free_port, service_environment
+from tests.support.service.problems import check_problem
+from tests.support.service.raw_http import begin_request, connected, receive_all
+from tests.support.service.server import Server, free_port, service_environment
 
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from service import Settings, create_app
-from tests.support.engines import FailingEngine, WaitingEngine, n_pending, serve_engine
 from tests.support.images import encoded
-from tests.support.in_process import running, started
-from tests.support.problems import check_problem, check_problem_body
+from tests.support.service.engines import FailingEngine, WaitingEngine, n_pending, serve_engine
+from tests.support.service.in_process import running, started
+from tests.support.service.problems import check_problem, check_problem_body
 
 BLANK = encoded(Image.new("L", (20, 20), 255))
 

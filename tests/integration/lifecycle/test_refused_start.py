@@ -13,8 +13,8 @@ import pytest
 from model import CheckpointError, load_checkpoint, save_checkpoint
 from service import Settings, create_app
 from tests.support.checkpoints import spoil, tiny_checkpoint
-from tests.support.in_process import running
-from tests.support.server import Server, error_of_start, service_environment
+from tests.support.service.in_process import running
+from tests.support.service.server import Server, error_of_start, service_environment
 
 MakeServer = Callable[..., Server]
 

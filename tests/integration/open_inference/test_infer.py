@@ -27,14 +27,14 @@ from model.preprocessing.normalize import DigitImage, open_bytes
 from service import Settings, create_app
 from service.open_inference import routes
 from service.open_inference.codec import MAX_BODY_BYTES, OUTPUTS, TensorRequest
-from tests.support.api_key import KEY, bearer
-from tests.support.engines import FailingEngine, WaitingEngine, n_pending, serve_engine
-from tests.support.in_process import running, started
-from tests.support.metrics import counted, metric_value
+from tests.support.service.api_key import KEY, bearer
+from tests.support.service.engines import FailingEngine, WaitingEngine, n_pending, serve_engine
+from tests.support.service.in_process import running, started
+from tests.support.service.metrics import counted, metric_value
 from tests.support.paths import ROOT
-from tests.support.problems import LEAKS, TIMING
-from tests.support.raw_http import connected, read_answer
-from tests.support.server import Server
+from tests.support.service.problems import LEAKS, TIMING
+from tests.support.service.raw_http import connected, read_answer
+from tests.support.service.server import Server
 
 Images = NDArray[np.uint8]
 

@@ -15,11 +15,11 @@ from starlette._utils import get_route_path
 from service import Settings, create_app
 from service.api.openapi import operations
 from service.paths import own_path
-from tests.support.api_key import KEY, bearer
-from tests.support.declared import document
-from tests.support.metrics import counted, metric_value
-from tests.support.problems import check_problem
-from tests.support.server import Server, error_of_start
+from tests.support.service.api_key import KEY, bearer
+from tests.support.service.declared import document
+from tests.support.service.metrics import counted, metric_value
+from tests.support.service.problems import check_problem
+from tests.support.service.server import Server, error_of_start
 
 
 @pytest.fixture(scope="module")

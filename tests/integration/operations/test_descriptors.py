@@ -5,8 +5,8 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from tests.support.raw_http import connected
-from tests.support.server import Server
+from tests.support.service.raw_http import connected
+from tests.support.service.server import Server
 
 
 @contextmanager

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from service.observability.logging import REQUEST_ID, _JsonFormatter, configure
-from tests.support.metrics import counted
+from tests.support.service.metrics import counted
 from tests.support.paths import ROOT
-from tests.support.raw_http import connected, head, part
-from tests.support.server import Server, error_of_start
+from tests.support.service.raw_http import connected, head, part
+from tests.support.service.server import Server, error_of_start
 
 pytestmark = pytest.mark.not_through_ray("it reads the log of a process")
 

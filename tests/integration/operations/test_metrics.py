@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from tests.support.images import encoded
-from tests.support.metrics import counted, metric_value, read_metrics
-from tests.support.server import Server
+from tests.support.service.metrics import counted, metric_value, read_metrics
+from tests.support.service.server import Server
 
 
 @pytest.fixture
@@ -104,9 +104,3 @@ def test_any_other_accept_header_gets_text(asked: httpx.Client, accepted: str) -
     assert answer.status_code == 200
     assert answer.headers["Content-Type"].startswith("text/plain")
     assert "mnn_requests_total" in answer.text
-
-
-def test_openmetrics_is_served_on_request(asked: httpx.Client) -> None:
-    answer = asked.get("/metrics", headers={"Accept": "application/openmetrics-text"})
-    assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
-    assert answer.text.endswith("# EOF\n")

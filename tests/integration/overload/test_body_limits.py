@@ -12,9 +12,9 @@ import pytest
 
 from service import Settings, create_app
 from tests.support.images import drawn_seven, encoded
-from tests.support.problems import check_problem, check_seven
-from tests.support.raw_http import END, FORM_TYPE, connected, head, part, read_answer
-from tests.support.server import Server
+from tests.support.service.problems import check_problem, check_seven
+from tests.support.service.raw_http import END, FORM_TYPE, connected, head, part, read_answer
+from tests.support.service.server import Server
 
 MIB = 2**20
 UPLOAD_LIMIT = 100_000  # of `strict_server`

@@ -10,13 +10,13 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
-from tests.support.engines import FailingEngine, WaitingEngine, n_pending, serve_engine
+from tests.support.service.engines import FailingEngine, WaitingEngine, n_pending, serve_engine
 from tests.support.images import encoded
-from tests.support.in_process import graceful
-from tests.support.metrics import counted, metric_value
-from tests.support.problems import check_problem
-from tests.support.raw_http import begin_request, closed, connected, read_answer, receive_all
-from tests.support.server import Server
+from tests.support.service.in_process import graceful
+from tests.support.service.metrics import counted, metric_value
+from tests.support.service.problems import check_problem
+from tests.support.service.raw_http import begin_request, closed, connected, read_answer, receive_all
+from tests.support.service.server import Server
 
 MIB = 2**20
 BLANK = encoded(Image.new("L", (28, 28), 255))

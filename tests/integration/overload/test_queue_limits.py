@@ -8,8 +8,8 @@ from threading import Barrier
 import httpx
 import pytest
 
-from tests.support.problems import check_problem, check_seven
-from tests.support.server import Server
+from tests.support.service.problems import check_problem, check_seven
+from tests.support.service.server import Server
 
 
 @pytest.fixture(scope="module")

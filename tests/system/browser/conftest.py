@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
-from tests.support.server import Server
+from tests.support.service.server import Server
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.server import Server, free_port, wait_until_ready
+from tests.support.service.server import Server, free_port, wait_until_ready
 
 INSTALLATION_S = 540
 

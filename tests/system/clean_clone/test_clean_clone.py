@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.server import Server
+from tests.support.service.server import Server
 
 MAX_ENVIRONMENT_MB = 350
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.server import Server
+from tests.support.service.server import Server
 
 Make = Callable[..., str]
 

@@ -1,4 +1,4 @@
-"""Faults and changes on a cluster, under load: every answer is whole, and of one version."""
+"""Rollouts and failures on a cluster, under load: every answer is whole and of one version."""
 
 import asyncio
 import contextlib
@@ -19,15 +19,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from model import load_checkpoint, save_checkpoint
 from model.checkpoint import BUNDLED
-from tests.integration.api.test_bad_input import head
-from tests.integration.api.test_predict import crossed_strokes
-from tests.support.images import drawn_seven, encoded
-from tests.support.server import start_service, wait_until_ready
-from tests.system.ray.conftest import DEFAULTS, Cluster, Json
+from tests.support.images import crossed_strokes, drawn_seven, encoded
+from tests.support.ray.cluster import DEFAULTS, Cluster, Json
+from tests.support.service.raw_http import head
+from tests.support.service.server import start_service, wait_until_ready
 
-pytestmark = pytest.mark.ray
-
-PICTURES = [encoded(drawn_seven()), encoded(drawn_seven(60, ink=250, paper=5)), crossed_strokes()]
+IMAGES = [encoded(drawn_seven()), encoded(drawn_seven(60, ink=250, paper=5)), crossed_strokes()]
 # Where Ray has lost the replica amid a request it answers 500, without a word of ours; and 503
 # where it knows of none.
 RETRIED = {500, 503}
@@ -51,7 +48,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def answers(
     weights: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, list[bytes]]:
-    """What the service by itself answers to `PICTURES` with either file, to the last byte."""
+    """What the service by itself answers to `IMAGES` with either file, to the last byte."""
     found = {}
     for name in ("old", "new"):
         folder = tmp_path_factory.mktemp(name)
@@ -60,7 +57,7 @@ def answers(
             wait_until_ready(server)
             with server.client() as client:
                 found[name] = [
-                    client.post("/predict", files={"file": picture}).content for picture in PICTURES
+                    client.post("/predict", files={"file": picture}).content for picture in IMAGES
                 ]
         finally:
             server.stop()
@@ -70,15 +67,15 @@ def answers(
 
 @dataclass
 class Load:
-    """Clients that ask for pictures by turns, and ask again where Ray has lost their request.
+    """Clients that send images by turns, and repeat requests that Ray has lost.
 
-    (The soak tests' generator tells an answer's end by its length, which Ray's own have not.)
+    The load generator of the soak tests needs a `Content-Length`, which Ray's own answers lack.
 
     Attributes:
-        right: Answers of each version, by the picture and when they were asked for and given.
-        wrong: Whatever else was answered 200.
-        lost: Requests that a client has given up.
-        again: What was answered instead, by its status; 0 for none.
+        right: Answers by version, each with the times of its request and itself.
+        wrong: Other answers with status 200.
+        lost: Requests that a client gave up.
+        again: Answers that were no 200, by status; 0 for none.
     """
 
     address: str
@@ -98,7 +95,7 @@ class Load:
 
             async def one(offset: int) -> None:
                 while not over.is_set():
-                    await self._ask(client, offset % len(PICTURES))
+                    await self._ask(client, offset % len(IMAGES))
                     offset += 1
 
             await asyncio.gather(*(one(i) for i in range(self.concurrency)))
@@ -108,7 +105,7 @@ class Load:
         while time.monotonic() - began < 60:
             status, body = 0, b""
             with contextlib.suppress(httpx.TransportError):
-                given = await client.post("/predict", files={"file": PICTURES[i]})
+                given = await client.post("/predict", files={"file": IMAGES[i]})
                 status, body = given.status_code, given.content
             if status == 200:
                 of = [name for name, bodies in self.answers.items() if bodies[i] == body]
@@ -209,10 +206,10 @@ def test_new_weights_are_rolled_out_under_load_without_a_restart(
     assert {version for version, asked, _ in load.right if asked > ended} == {"new"}
     described = of_all_replicas(deployed, "/model")
     assert len({model["version"] for model in described}) == 1
-    assert {model["refresh_error"] for model in described} == {None}
+    assert {model["reload_error"] for model in described} == {None}
 
 
-def test_weights_that_cannot_be_used_change_nothing_and_every_replica_tells_why(
+def test_unusable_weights_change_nothing_and_every_replica_says_why(
     deployed: Cluster, weights: dict[str, Path], answers: dict[str, list[bytes]]
 ) -> None:
     before = deployed.do("wait", replicas=2)
@@ -232,10 +229,10 @@ def test_weights_that_cannot_be_used_change_nothing_and_every_replica_tells_why(
     assert pids(after) == pids(before)
     assert set(load.versions()) == {"old"}
     described = of_all_replicas(deployed, "/model")
-    errors = {model["refresh_error"] for model in described}
+    errors = {model["reload_error"] for model in described}
     assert len(errors) == 1
     assert "broken.safetensors" in errors.pop()
-    until_told(deployed, "mnn_refused_rollout", 1)
+    until_told(deployed, "mnn_rollout_rejected", 1)
     # One that takes a lost one's place has nothing to go on with: Ray says why it cannot start.
     deployed.do("kill_replica", pid=next(iter(pids(after))))
     said = deployed.do("wait_for_message", text="broken.safetensors")
@@ -248,12 +245,12 @@ def test_weights_that_cannot_be_used_change_nothing_and_every_replica_tells_why(
     deployed.do("roll_out", user_config={"checkpoint": str(weights["new"])})
     deployed.do("wait", replicas=2)
     described = of_all_replicas(deployed, "/model")
-    assert {model["refresh_error"] for model in described} == {None}
+    assert {model["reload_error"] for model in described} == {None}
     assert len({model["version"] for model in described}) == 1
-    until_told(deployed, "mnn_refused_rollout", 0)
+    until_told(deployed, "mnn_rollout_rejected", 0)
 
 
-def test_a_replica_that_is_killed_under_load_loses_nothing_that_is_asked_again(
+def test_a_replica_killed_under_load_loses_no_request_that_is_repeated(
     deployed: Cluster, answers: dict[str, list[bytes]]
 ) -> None:
     before = deployed.do("wait", replicas=2)
@@ -276,7 +273,7 @@ def test_a_replica_that_is_killed_under_load_loses_nothing_that_is_asked_again(
     assert len(pids(after) & pids(before)) == 1
 
 
-def test_a_node_that_is_lost_under_load_loses_nothing_that_is_asked_again(
+def test_a_node_lost_under_load_loses_no_request_that_is_repeated(
     deployed: Cluster, answers: dict[str, list[bytes]]
 ) -> None:
     before = deployed.do("wait", replicas=2)
@@ -300,7 +297,7 @@ def test_a_node_that_is_lost_under_load_loses_nothing_that_is_asked_again(
     assert set(load.versions()) == {"old"}
 
 
-def test_replicas_come_with_load_and_go_without_it(
+def test_replicas_scale_with_the_load(
     cluster: Cluster, weights: dict[str, Path], answers: dict[str, list[bytes]]
 ) -> None:
     cluster.changed()
@@ -333,7 +330,7 @@ def test_replicas_come_with_load_and_go_without_it(
     cluster.changed()
 
 
-def test_what_waits_beyond_the_bound_is_429_and_says_when_to_come_again(
+def test_requests_beyond_the_queue_are_429_with_retry_after(
     cluster: Cluster, seven_png: bytes
 ) -> None:
     cluster.changed()
@@ -382,7 +379,7 @@ def ask_and_find_logged(cluster: Cluster, picture: bytes, request_id: str) -> Js
 
 
 @pytest.mark.parametrize("path", ["/predict", "/model/reload"])  # the latter answers before
-def test_a_client_that_leaves_amid_its_body_is_no_fault(
+def test_a_client_that_leaves_amid_its_body_is_no_error(
     cluster: Cluster, seven_png: bytes, path: str
 ) -> None:
     cluster.deploy(DEFAULTS, 1)
@@ -397,10 +394,10 @@ def test_a_client_that_leaves_amid_its_body_is_no_fault(
     assert faults(cluster) == ""
 
 
-def test_replicas_log_as_the_service_by_itself_does(cluster: Cluster, seven_png: bytes) -> None:
+def test_replicas_log_as_the_service_does(cluster: Cluster, seven_png: bytes) -> None:
     cluster.deploy(DEFAULTS, 1)
     line = ask_and_find_logged(cluster, seven_png, "logged")
-    assert line["logger"] == "service.answered"
+    assert line["logger"] == "service.access"
     assert (line["route"], line["status"], line["accepted"]) == ("/predict", 200, 1)
     # Whatever these tests have done, nothing of it was a fault.
     assert faults(cluster) == ""

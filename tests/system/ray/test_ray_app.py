@@ -11,10 +11,7 @@ import pytest
 import yaml
 from fastapi import FastAPI, Response
 
-from service.model_lifecycle.provider import ModelHolder
 from tests.support.paths import ROOT
-
-pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +30,11 @@ def ray_app(ray_installed: None) -> ModuleType:  # noqa: ARG001
         ({"CPU": 4.0}, {}, (4, "cpu")),
         ({"CPU": 0.5}, {}, (1, "cpu")),
         ({"CPU": 2.0, "GPU": 0.25}, {}, (0, "cuda")),
-        ({"CPU": 2.0}, {"MNN_LANES": "3"}, (3, "cpu")),
+        ({"CPU": 2.0}, {"MNN_WORKER_THREADS": "3"}, (3, "cpu")),
         ({"CPU": 2.0, "GPU": 1.0}, {"MNN_DEVICE": "cpu"}, (0, "cpu")),
     ],
 )
-def test_lanes_and_device_are_by_what_is_granted_unless_they_are_set(
+def test_granted_resources_decide_threads_and_device_unless_they_are_set(
     ray_app: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     granted: dict[str, float],
@@ -47,10 +44,10 @@ def test_lanes_and_device_are_by_what_is_granted_unless_they_are_set(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     settings = ray_app.granted_settings(granted)
-    assert (settings.lanes, settings.device) == expected
+    assert (settings.worker_threads, settings.device) == expected
 
 
-def test_the_options_become_those_of_the_deployment(ray_app: ModuleType) -> None:
+def test_options_become_those_of_the_deployment(ray_app: ModuleType) -> None:
     options = ray_app.Options(
         cpus="2", gpus="0.5", min_replicas="2", max_replicas="3", checkpoint="/weights/a"
     )  # as `serve run` hands them over
@@ -92,21 +89,22 @@ def test_every_option_is_documented_with_its_default_and_meaning(ray_app: Module
 
 def test_a_replica_is_healthy_when_it_is_ready(ray_app: ModuleType) -> None:
     replica = ray_app.Replica()
-    holder = ModelHolder()
-    state: Any = SimpleNamespace(loaded=asyncio.Event(), holder=holder, refresher=None)
-    replica.app = SimpleNamespace(state=state)
+    provider: Any = SimpleNamespace(is_ready=False)
+    service = SimpleNamespace(provider=provider)
+    started = asyncio.Event()
+    replica.app = SimpleNamespace(state=SimpleNamespace(started=started, service=service))
 
     async def check() -> None:
-        with pytest.raises(TimeoutError):  # it is being loaded: no verdict yet
+        with pytest.raises(TimeoutError):  # the model is being loaded: no verdict yet
             await asyncio.wait_for(replica.check_health(), 0.05)
-        state.loaded.set()
+        started.set()
         with pytest.raises(RuntimeError, match="not ready"):
             await replica.check_health()
         with pytest.raises(RuntimeError, match="not started"):
             await replica.reconfigure({"checkpoint": None})
-        holder.served = SimpleNamespace()  # type: ignore[assignment]
+        provider.is_ready = True
         await replica.check_health()
-        holder.draining = True
+        provider.is_ready = False  # while the service drains
         with pytest.raises(RuntimeError, match="not ready"):
             await replica.check_health()
 
@@ -117,7 +115,7 @@ def test_a_replica_is_healthy_when_it_is_ready(ray_app: ModuleType) -> None:
     ("sent", "given", "left"),
     [("a", "a", []), ("a b", "made", ["made"]), (None, "made", ["made"])],
 )
-def test_an_id_that_ray_repeats_is_left_to_it(
+def test_an_id_that_ray_adds_is_left_to_ray(
     ray_app: ModuleType, sent: str | None, given: str, left: list[str]
 ) -> None:
     app = FastAPI()
@@ -126,7 +124,7 @@ def test_an_id_that_ray_repeats_is_left_to_it(
     def answer() -> Response:
         return Response(headers={"X-Request-ID": given})
 
-    app.add_middleware(ray_app.BehindProxy)
+    app.add_middleware(ray_app.RayProxyMiddleware)
 
     async def ask() -> list[str]:
         transport = httpx.ASGITransport(app)
@@ -137,16 +135,16 @@ def test_an_id_that_ray_repeats_is_left_to_it(
     assert asyncio.run(ask()) == left
 
 
-def test_a_client_that_has_left_is_told_as_everywhere(ray_app: ModuleType) -> None:
+def test_a_client_that_has_left_is_an_asgi_disconnect(ray_app: ModuleType) -> None:
     from ray.exceptions import TaskCancelledError
 
-    told = []
+    received = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001
-        told.append(await receive())
+        received.append(await receive())
 
     async def receive() -> Any:
         raise TaskCancelledError
 
-    asyncio.run(ray_app.BehindProxy(app)({"type": "http", "headers": []}, receive, None))
-    assert told == [{"type": "http.disconnect"}]
+    asyncio.run(ray_app.RayProxyMiddleware(app)({"type": "http", "headers": []}, receive, None))
+    assert received == [{"type": "http.disconnect"}]

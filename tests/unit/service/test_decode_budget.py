@@ -11,7 +11,7 @@ from model import open_bytes
 from model.errors import ImageTooLargeError
 from service.inference.decode_budget import DecodeBudget
 from tests.support.images import encoded
-from tests.support.in_process import graceful
+from tests.support.service.in_process import graceful
 
 
 class Watched:

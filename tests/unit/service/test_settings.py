@@ -13,7 +13,7 @@ from service.model_lifecycle.loading import load_model
 from service.process.tuning import prepare
 from service.settings import find_misspelt
 from tests.support.checkpoints import tiny_checkpoint
-from tests.support.engines import FailingEngine
+from tests.support.service.engines import FailingEngine
 
 
 @pytest.mark.parametrize(

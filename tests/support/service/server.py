@@ -18,7 +18,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from tests.support.declared import check_declared
+from tests.support.service.declared import check_declared
 
 
 @dataclass
@@ -94,7 +94,7 @@ def start_service(log: Path, cwd: Path, **settings: object) -> Server:
     return Server(f"http://127.0.0.1:{port}", process, log)
 
 
-def wait_until_ready(server: Server, timeout_s: float = 60) -> None:
+def wait_until_ready(server: Server, timeout_s: float = 120) -> None:
     """Wait for readiness; fails with the service's own log."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

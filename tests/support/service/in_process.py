@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from service import Settings, create_app
 from service.server.graceful_server import GracefulServer
-from tests.support.server import free_port
+from tests.support.service.server import free_port
 
 __all__ = ["graceful", "running", "serving", "started", "wait_until_ready"]
 

@@ -20,9 +20,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.declared import check_declared
 from tests.support.paths import ROOT
-from tests.support.server import service_environment
+from tests.support.service.declared import check_declared
+from tests.support.service.server import service_environment
 
 __all__ = ["DEFAULTS", "Cluster", "Json", "RayServer", "started_cluster"]
 
@@ -33,7 +33,7 @@ ANSWER_TIMEOUT_S = 150  # longer than anything that the driver waits for
 
 
 class Cluster:
-    """Sends commands to `tests.support.ray_driver`."""
+    """Sends commands to `tests.support.ray.driver`."""
 
     def __init__(self, log: Path, temporary: str) -> None:
         environment = service_environment() | {
@@ -46,7 +46,7 @@ class Cluster:
         self.log, self.temporary = log, Path(temporary)
         with log.open("w") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.ray_driver"],
+                [sys.executable, "-m", "tests.support.ray.driver"],
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -87,11 +87,11 @@ class Cluster:
         """Have the next `deploy` deploy in any case."""
         self._deployed = None
 
-    def default_server(self) -> Any:
+    def default_server(self) -> "RayServer":
         """The service with default settings, on two replicas."""
         return RayServer(self, DEFAULTS, 2)
 
-    def make_server(self, **settings: Any) -> Any:
+    def make_server(self, **settings: Any) -> "RayServer":
         """A fresh service with these settings, on one replica; one is deployed at a time."""
         return RayServer(self, {**settings, "fresh": next(self._numbers)}, 1)
 

@@ -1,4 +1,4 @@
-"""`python -m tests.support.ray_driver`: several Ray nodes on this machine, controlled by lines.
+"""`python -m tests.support.ray.driver`: several Ray nodes on this machine, controlled by lines.
 
 Each line of the standard input is a JSON object, `{"do": "roll_out", …}`. Each is answered by one
 on the standard output, `{"ok": …}` or `{"error": …}`. When the input ends, everything is stopped.
@@ -22,7 +22,7 @@ from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
 
 from tests.support.paths import ROOT
-from tests.support.server import free_port
+from tests.support.service.server import free_port
 
 Json = dict[str, Any]
 

@@ -5,7 +5,7 @@ import socket
 
 import httpx
 
-from tests.support.server import Server
+from tests.support.service.server import Server
 
 __all__ = [
     "BOUNDARY",
