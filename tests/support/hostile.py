@@ -1,39 +1,39 @@
-"""Strategies for hypothesis: files that lie, break off, or were put together from several."""
+"""Hypothesis strategies for invalid input: false headers, truncated and spliced files, odd JSON."""
 
 import zlib
 from collections.abc import Callable
 
 from hypothesis import strategies as st
 
-from tests.support.strategies import FORMATS, picture_files, picture_files_of
+from tests.support.strategies import FORMATS, image_files, image_files_of
 
-__all__ = ["edited", "hostile_json", "hostile_pictures"]
+__all__ = ["edited", "hostile_images", "hostile_json"]
 
 _NUMBERS = (0, 1, 2, 3, 4, 8, 16, 255, 256, 2**15 - 1, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**31)
 _PNG_HEADER = slice(12, 29)  # IHDR and its fields; their checksum follows
 
 
 @st.composite
-def hostile_pictures(draw: st.DrawFn) -> bytes:
-    """A picture file of which the header, the content or the whole is not what it should be."""
+def hostile_images(draw: st.DrawFn) -> bytes:
+    """Return an image file with a false header, damaged content or rough edits."""
     form = draw(st.sampled_from(sorted(FORMATS)))
-    data = draw(picture_files_of(form))
+    data = draw(image_files_of(form))
     for _ in range(draw(st.integers(0, 3))):
         place = draw(st.sampled_from(_places(form, data)))
         data = draw(_with_number(data, place))
     if form == "PNG" and draw(st.booleans()):
         data = _summed(data)
-    return draw(edited(data, others=picture_files()))
+    return draw(edited(data, others=image_files()))
 
 
 @st.composite
 def edited(draw: st.DrawFn, data: bytes, *, others: st.SearchStrategy[bytes]) -> bytes:
-    """The bytes after up to three rough edits.
+    """Edit bytes roughly, up to three times.
 
     Args:
         draw: Hypothesis's own.
-        data: What is edited.
-        others: What pieces are taken from.
+        data: The bytes.
+        others: Where spliced pieces come from.
     """
     for _ in range(draw(st.integers(0, 3))):
         start = draw(st.integers(0, len(data)))
@@ -56,7 +56,7 @@ def edited(draw: st.DrawFn, data: bytes, *, others: st.SearchStrategy[bytes]) ->
 
 
 def hostile_json() -> st.SearchStrategy[object]:
-    """Values that JSON can hold and hardly anybody expects."""
+    """Return values that JSON can hold and hardly anybody expects."""
     leaves = st.one_of(
         st.none(),
         st.booleans(),
@@ -77,7 +77,7 @@ def hostile_json() -> st.SearchStrategy[object]:
 
 @st.composite
 def _with_number(draw: st.DrawFn, data: bytes, place: int) -> bytes:
-    """The bytes with a number written over those at a place, where it still fits."""
+    """Write a number over the bytes at a place, if it fits."""
     size = draw(st.sampled_from([1, 2, 4]))
     if place + size > len(data):
         return data
@@ -87,14 +87,14 @@ def _with_number(draw: st.DrawFn, data: bytes, place: int) -> bytes:
 
 
 def _summed(data: bytes) -> bytes:
-    """A PNG whose header's checksum is right, whatever the header says."""
+    """Correct the checksum of a PNG's header, whatever the header says."""
     if len(data) < 33:
         return data
     return data[:29] + zlib.crc32(data[_PNG_HEADER]).to_bytes(4, "big") + data[33:]
 
 
 def _places(form: str, data: bytes) -> list[int]:
-    """Where a file of this format says how large it is, and what follows."""
+    """Return the places where a file of this format states sizes and types."""
     found: dict[str, Callable[[bytes], list[int]]] = {
         "PNG": lambda _: [8, 16, 18, 20, 22, 24, 25, 26, 27, 28, 33],
         "BMP": lambda _: [2, 10, 14, 18, 22, 26, 28, 30, 34, 46, 50],
@@ -118,7 +118,7 @@ def _after(data: bytes, mark: bytes, steps: tuple[int, ...]) -> list[int]:
 
 
 def _tiff_places(data: bytes) -> list[int]:
-    """The first directory: how many entries, and each one's tag, type, count and value."""
+    """Return the places of the first directory: its length, and each tag, type, count and value."""
     start = int.from_bytes(data[4:8], "little")
     entries = int.from_bytes(data[start : start + 2], "little")
     at = [start + 2 + 12 * i for i in range(min(entries, 40))]

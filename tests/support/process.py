@@ -1,10 +1,10 @@
-"""What a process holds, read from `/proc`: memory, threads, descriptors, CPU time."""
+"""Memory, threads, descriptors and CPU time of a process, read from `/proc`."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Holdings", "cpu_s", "holdings", "rss_kb"]
+__all__ = ["Holdings", "busy_cpus_s", "cpu_s", "holdings", "rss_kb"]
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -45,6 +45,15 @@ def cpu_s(pid: int) -> float:
     """CPU seconds that a process has used, on any thread."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * _TICK_S
+
+
+def busy_cpus_s() -> float:
+    """CPU seconds that all processes have used of the CPUs that this process may use."""
+    cpus = {f"cpu{cpu}" for cpu in os.sched_getaffinity(0)}
+    lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+    # user nice system idle iowait irq softirq steal
+    used = [map(int, (*ticks[:3], *ticks[5:8])) for name, *ticks in lines if name in cpus]
+    return sum(map(sum, used)) * _TICK_S
 
 
 def _status(pid: int) -> dict[str, str]:

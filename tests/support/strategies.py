@@ -1,4 +1,4 @@
-"""Strategies for hypothesis that several rooms share: real picture files, and how many to try."""
+"""Hypothesis strategies for valid image files, and the number of examples."""
 
 import io
 import os
@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
-__all__ = ["FORMATS", "fuzz_examples", "picture_files", "picture_files_of"]
+__all__ = ["FORMATS", "fuzz_examples", "image_files", "image_files_of"]
 
 FORMATS = {
     "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
@@ -17,7 +17,7 @@ FORMATS = {
     "GIF": ("1", "L", "P", "RGB"),
     "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F", "LAB"),
 }
-"""The formats that are read, each with modes that Pillow can write in it."""
+"""The accepted formats, each with modes that Pillow can write in it."""
 
 _OPTIONS: dict[str, tuple[dict[str, object], ...]] = {
     "PNG": ({}, {"optimize": True}, {"compress_level": 0}),
@@ -30,26 +30,26 @@ _OPTIONS: dict[str, tuple[dict[str, object], ...]] = {
 
 
 def fuzz_examples(default: int) -> int:
-    """How many examples to try: `MNN_FUZZ_EXAMPLES` if that is more than a normal run has."""
+    """Return how many examples to try: `MNN_FUZZ_EXAMPLES` if that is more than the default."""
     return max(default, int(os.environ.get("MNN_FUZZ_EXAMPLES") or 0))
 
 
 @st.composite
-def picture_files_of(draw: st.DrawFn, form: str) -> bytes:
-    """A whole file of one format: ink on paper, noise or a single colour, of any mode."""
+def image_files_of(draw: st.DrawFn, form: str) -> bytes:
+    """Return a whole file of one format: strokes, noise or a single colour, of any mode."""
     mode = draw(st.sampled_from(FORMATS[form]))
     width, height = draw(st.integers(1, 80)), draw(st.integers(1, 80))
     seed = draw(st.integers(0, 2**32 - 1))
     grey = _pixels(np.random.default_rng(seed), height, width)
-    picture = _in_mode(Image.fromarray(grey), mode)
+    image = _in_mode(Image.fromarray(grey), mode)
     buffer = io.BytesIO()
-    picture.save(buffer, form, **draw(st.sampled_from(_OPTIONS[form])))
+    image.save(buffer, form, **draw(st.sampled_from(_OPTIONS[form])))
     return buffer.getvalue()
 
 
-def picture_files() -> st.SearchStrategy[bytes]:
-    """A whole file of any of the formats."""
-    return st.sampled_from(sorted(FORMATS)).flatmap(picture_files_of)
+def image_files() -> st.SearchStrategy[bytes]:
+    """Return a whole file of any of the formats."""
+    return st.sampled_from(sorted(FORMATS)).flatmap(image_files_of)
 
 
 def _pixels(rng: np.random.Generator, height: int, width: int) -> np.ndarray:

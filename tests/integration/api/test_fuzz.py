@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from tests.support.hostile import edited, hostile_pictures
+from tests.support.hostile import edited, hostile_images
 from tests.support.images import drawn_seven, encoded
 from tests.support.service.problems import check_problem, check_problem_body, check_seven
 from tests.support.service.server import Server
-from tests.support.strategies import fuzz_examples, picture_files
+from tests.support.strategies import fuzz_examples, image_files
 
 # Far more than any of them takes: what takes longer hangs.
 NO_HANG = timedelta(seconds=30)
@@ -51,7 +51,7 @@ def asking(fuzzed: Server) -> Iterator[httpx.Client]:
 
 
 @settings(thorough, max_examples=fuzz_examples(200) // IMAGES_AT_ONCE)
-@given(st.lists(hostile_pictures(), min_size=IMAGES_AT_ONCE, max_size=IMAGES_AT_ONCE))
+@given(st.lists(hostile_images(), min_size=IMAGES_AT_ONCE, max_size=IMAGES_AT_ONCE))
 def test_each_hostile_image_of_a_batch_gets_an_answer_or_a_problem(
     asking: httpx.Client, pictures: list[bytes]
 ) -> None:
@@ -140,7 +140,7 @@ def hostile_forms(draw: st.DrawFn) -> tuple[bytes, bytes]:
     mark = draw(seldom(b"b", b"b" * 70, b"-", b"a b", b"'()+_,-./:=?"))
     body = b""
     for _ in range(draw(st.integers(0, 4))):
-        content = draw(st.one_of(st.just(SEVEN), st.binary(max_size=80), picture_files()))
+        content = draw(st.one_of(st.just(SEVEN), st.binary(max_size=80), image_files()))
         body += b"--" + mark + b"\r\n" + draw(GOOD_HEADS | part_heads()) + content + b"\r\n"
     body += draw(seldom(b"--" + mark + b"--\r\n", b"--" + mark + b"--", b""))
     if draw(st.integers(0, 3)) == 0:

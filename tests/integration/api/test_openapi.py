@@ -21,9 +21,9 @@ import service.open_inference
 from docs.make_examples import EXAMPLES, record
 from service import Settings, create_app
 from service.api.openapi import operations
+from tests.support.images import drawn_seven, encoded
 from tests.support.service.api_key import KEY
 from tests.support.service.declared import check_declared, operation_of, resolved
-from tests.support.images import drawn_seven, encoded
 
 Json = dict[str, Any]
 

@@ -22,7 +22,7 @@ from service import Settings, create_app
 from service.api.openapi import operations
 from tests.support.service.api_key import KEY
 from tests.support.service.server import Server
-from tests.support.strategies import FORMATS, fuzz_examples, picture_files, picture_files_of
+from tests.support.strategies import FORMATS, fuzz_examples, image_files, image_files_of
 
 pytestmark = pytest.mark.not_through_ray("it reads the log of a process")
 
@@ -49,9 +49,9 @@ def described() -> schemathesis.BaseSchema:
             operation["parameters"] = [
                 p for p in operation["parameters"] if p.get("in") != "header"
             ]
-    schemathesis.openapi.format("binary", picture_files())
+    schemathesis.openapi.format("binary", image_files())
     for form in FORMATS:
-        schemathesis.openapi.media_type(f"image/{form.lower()}", picture_files_of(form))
+        schemathesis.openapi.media_type(f"image/{form.lower()}", image_files_of(form))
     return schemathesis.openapi.from_dict(document, config=SchemathesisConfig.from_dict(CONFIG))
 
 

@@ -2,16 +2,15 @@
 
 import json
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from service.observability.logging import REQUEST_ID, _JsonFormatter, configure
-from tests.support.service.metrics import counted
+from service.observability.logging import REQUEST_ID, configure
 from tests.support.paths import ROOT
+from tests.support.service.metrics import counted
 from tests.support.service.raw_http import connected, head, part
 from tests.support.service.server import Server, error_of_start
 
@@ -100,25 +99,6 @@ def test_paths_names_and_ids_of_clients_are_not_logged(logged: Server, seven_png
     assert "made up" not in logged.log.read_text()
 
 
-def test_an_exception_is_logged_with_its_request_id() -> None:
-    try:
-        raise ZeroDivisionError("a reason\nover two lines")
-    except ZeroDivisionError:
-        record = logging.getLogger("x").makeRecord(
-            "x", logging.ERROR, __file__, 1, "failed %d", (3,), exc_info=sys.exc_info()
-        )
-    token = REQUEST_ID.set("id-1")
-    try:
-        text = _JsonFormatter().format(record)
-    finally:
-        REQUEST_ID.reset(token)
-    assert "\n" not in text
-    told = json.loads(text)
-    assert told["message"] == "failed 3"
-    assert told["request_id"] == "id-1"
-    assert "ZeroDivisionError: a reason" in told["exception"]
-
-
 @pytest.fixture
 def _untouched_logging() -> Iterator[None]:
     root = logging.getLogger()
@@ -126,6 +106,23 @@ def _untouched_logging() -> Iterator[None]:
     yield
     root.handlers[:], root.level = handlers, level
     logging.captureWarnings(False)
+
+
+@pytest.mark.usefixtures("_untouched_logging")
+def test_an_exception_is_logged_with_its_request_id(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("info", "json")
+    token = REQUEST_ID.set("id-1")
+    try:
+        raise ZeroDivisionError("a reason\nover two lines")
+    except ZeroDivisionError:
+        logging.getLogger("service").exception("failed %d", 3)
+    finally:
+        REQUEST_ID.reset(token)
+    (text,) = capsys.readouterr().err.splitlines()
+    entry = json.loads(text)
+    assert entry["message"] == "failed 3"
+    assert entry["request_id"] == "id-1"
+    assert "ZeroDivisionError: a reason" in entry["exception"]
 
 
 @pytest.mark.usefixtures("_untouched_logging")

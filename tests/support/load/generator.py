@@ -1,7 +1,7 @@
-"""A light generator of HTTP/1.1 load: closed loop or open loop, every answer accounted for.
+"""A light generator of HTTP/1.1 load, closed loop or open loop, that accounts for every answer.
 
-It shares the cores with the service it loads, so it does by hand what little of HTTP it needs:
-requests are bytes made beforehand, answers are told by their `Content-Length`.
+It shares the CPUs with the service, so it implements what little of HTTP it needs: requests are
+prepared bytes, and answers end by their `Content-Length`.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ Address: TypeAlias = tuple[str, int]
 T = TypeVar("T")
 
 
-_IDLE_S = 2.0  # an idle connection is used no more after this; the service closes it after 5
+_IDLE_S = 2.0  # idle connections are not used after this; the service closes them after 5
 _TIMEOUT_S = 30.0  # longer than any answer may take: a later one is a failure
 
 
@@ -54,7 +54,7 @@ class End(StrEnum):
 
 @dataclass(frozen=True)
 class Abandoned:
-    """A request whose client leaves: after its first `n_bytes`, and `after_s` more."""
+    """A request whose client leaves `after_s` seconds after its first `n_bytes`."""
 
     request: bytes
     n_bytes: int
@@ -62,7 +62,7 @@ class Abandoned:
 
 
 def digest(_status: int, body: bytes) -> object:
-    """What is kept of an answer unless told otherwise."""
+    """Return a digest of a body: what is kept of an answer by default."""
     return hashlib.blake2b(body, digest_size=16).digest()
 
 
@@ -78,7 +78,7 @@ class Answer:
         sent: When all of it had been handed to the system; NaN if it never was.
         latency_s: From `due` to the last byte of the answer, or to the end without one.
         new: Whether a connection was opened for it.
-        kept: What the load's `read` kept of the body.
+        kept: What the `read` of the load returned.
         end: How it ended.
     """
 
@@ -94,13 +94,13 @@ class Answer:
 
 
 def run(load: Coroutine[Any, Any, T]) -> T:
-    """Run a load on the event loop that costs the service's cores the least."""
+    """Run a load on the event loop that uses the least CPU."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(load)
 
 
 def percentile_ms(answers: Iterable[Answer], percent: float) -> float:
-    """The least latency, in ms, that is not exceeded by `percent` of the answers; NaN if none."""
+    """Return a percentile of the latencies in ms; NaN if there are none."""
     latencies = sorted(answer.latency_s for answer in answers)
     if not latencies:
         return math.nan
@@ -135,7 +135,7 @@ class _Connection(asyncio.Protocol):
         self._flushed = None
 
     async def send(self, request: bytes) -> asyncio.Future[tuple[int, bytes]]:
-        """Hand a request to the system; the future is its answer."""
+        """Write a request; returns the future answer."""
         assert self._transport is not None
         self._waiting = asyncio.get_running_loop().create_future()
         if not self.open:
@@ -178,7 +178,7 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
     def abort(self) -> None:
-        """Reset the connection, whatever is under way on it."""
+        """Reset the connection."""
         self.open = False
         if self._transport is not None:
             self._transport.abort()
@@ -192,14 +192,14 @@ def _content_length(head: bytes) -> int:
 
 
 class Load:
-    """Requests to one service, and what became of them.
+    """Requests to one service, and their answers.
 
     Args:
         address: Host and port.
         requests: Whole HTTP/1.1 requests; request n of a load is `requests[n % len(requests)]`.
-        read: What to keep of an answer, from its status and body; a digest unless told otherwise.
+        read: Returns what to keep of an answer, from its status and body; default: a digest.
         seen: Called with each answer, to show progress.
-        keep_alive: Whether connections are used again; if not, each request opens its own.
+        keep_alive: Whether connections are reused; if not, each request opens its own.
     """
 
     def __init__(
@@ -211,7 +211,6 @@ class Load:
         seen: Callable[[Answer], object] = lambda _: None,
         keep_alive: bool = True,
     ) -> None:
-        """Ask nothing yet; see the class."""
         self._address, self._requests = address, requests
         self._read, self._seen = read, seen
         self._keep_alive = keep_alive
@@ -226,7 +225,7 @@ class Load:
         number: float = math.inf,
         until: asyncio.Event | None = None,
     ) -> list[Answer]:
-        """Keep so many requests under way, until time, number or event says that it is enough."""
+        """Keep so many requests under way, until a time, a number or an event."""
         began, asked = time.monotonic(), 0
 
         async def ask_on() -> None:
@@ -243,13 +242,13 @@ class Load:
     async def open_loop(
         self, per_second: float, seconds: float, *, connections: int
     ) -> list[Answer]:
-        """Send requests on a schedule, whatever becomes of them.
+        """Send requests on a schedule, whatever the answers.
 
         Args:
-            per_second: How many are due each second, evenly spaced.
-            seconds: For how long.
-            connections: Most under way at once; one that is due while all are taken waits, and its
-                latency counts from when it was due.
+            per_second: Requests due each second, evenly spaced.
+            seconds: How long.
+            connections: The most under way at once. Others wait, and their latency counts from
+                when they were due.
         """
         began, number = time.monotonic(), round(per_second * seconds)
         due: deque[tuple[int, float]] = deque()
@@ -264,7 +263,7 @@ class Load:
             if (wait := when - time.monotonic()) > 0.001:
                 await asyncio.sleep(wait)
             elif index % 20 == 0:
-                await asyncio.sleep(0)  # behind the schedule: answers must be read all the same
+                await asyncio.sleep(0)  # late, but answers must be read
             due.append((index, when))
             if len(tasks) < connections:
                 task = asyncio.create_task(ask_on())
@@ -274,7 +273,7 @@ class Load:
         return await self._finished()
 
     async def ask(self, index: int, due: float) -> Answer:
-        """Send one request and note what becomes of it."""
+        """Send one request and record its answer."""
         request = self._requests[index % len(self._requests)]
         status, kept, end = 0, None, End.LOST
         connected = sent = math.nan
@@ -309,7 +308,7 @@ class Load:
         return answer
 
     async def _abandon(self, connection: "_Connection", request: Abandoned) -> None:
-        """Send a part of a request, or all of it, and leave soon after."""
+        """Send a request or its first part, and leave soon after."""
         coming = await connection.send(request.request[: request.n_bytes])
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(coming, request.after_s)
@@ -334,5 +333,5 @@ class Load:
 
 
 def counted(answers: Iterable[Answer]) -> dict[str, int]:
-    """How many answers of each status; those without one by how they ended."""
+    """Count answers by status; those without one by how they ended."""
     return dict(Counter(str(answer.status or answer.end) for answer in answers))

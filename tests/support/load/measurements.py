@@ -5,8 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Measurements", "Row", "format_rows", "write_results"]
+import numpy as np
 
+__all__ = ["Measurements", "Row", "format_rows", "growth_per_item", "write_results"]
+
+_MIN_SAMPLES = 10
 _COLUMNS = ("test", "quantity", "measured", "bar", "reached")
 
 
@@ -94,6 +97,22 @@ def write_results(folder: Path, tests: Sequence[Measurements], form: Mapping[str
     lines = [_COLUMNS, ("---",) * len(_COLUMNS)]
     lines += [_cells(test, row) for test in tests for row in test.rows]
     (folder / "soak.md").write_text("".join(f"| {' | '.join(line)} |\n" for line in lines))
+
+
+def growth_per_item(samples: Sequence[float], *, window: int) -> float:
+    """Estimate the growth for each item, by least squares after a warm-up.
+
+    Args:
+        samples: Values after every `window` items; the first quarter is the warm-up.
+        window: Items between two samples.
+
+    Raises:
+        ValueError: If there are too few samples after the warm-up.
+    """
+    later = samples[len(samples) // 4 :]
+    if len(later) < _MIN_SAMPLES:
+        raise ValueError(f"{len(later)} samples after the warm-up are too few to tell a growth")
+    return float(np.polyfit(np.arange(len(later)), later, 1)[0]) / window
 
 
 def _cells(test: Measurements, row: Row) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Whole requests as bytes, good ones and bad ones, with the status that each is to be answered."""
+"""Whole requests as bytes, valid and invalid, with the status that each expects."""
 
 import random
 from dataclasses import dataclass
@@ -7,31 +7,31 @@ from PIL import Image, ImageDraw
 
 from tests.support.images import drawn_seven, encoded, oriented
 
-__all__ = ["Asked", "form", "get", "mixed", "pictures", "post"]
+__all__ = ["Asked", "form", "get", "images", "mixed", "post"]
 
 _BOUNDARY = "a-form-of-the-load"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request, and the status of its answer."""
+    """A request, and the expected status."""
 
     request: bytes
     status: int
 
 
 def get(path: str, *fields: str) -> bytes:
-    """A request without a body."""
+    """Return a GET request."""
     return _request("GET", path, b"", fields)
 
 
 def post(path: str, *fields: str) -> bytes:
-    """A request that posts nothing."""
+    """Return a POST request without a body."""
     return _request("POST", path, b"", fields)
 
 
 def form(path: str, *files: bytes, fields: tuple[str, ...] = ()) -> bytes:
-    """A request that posts files as the parts that the address expects."""
+    """Return a POST request with files in the parts that the path expects."""
     name = "files" if path.partition("?")[0].endswith("/batch") else "file"
     head = (
         f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="a.png"\r\n'
@@ -42,8 +42,8 @@ def form(path: str, *files: bytes, fields: tuple[str, ...] = ()) -> bytes:
     return _request("POST", path, body, (kind, *fields))
 
 
-def pictures() -> list[bytes]:
-    """Files that are answered 200: digits of several sizes, forms and papers, and what is none."""
+def images() -> list[bytes]:
+    """Return files that are answered 200: digits of several sizes and formats, and no digits."""
     seven = drawn_seven()
     blank = Image.new("L", (120, 120), 250)
     eight = Image.new("L", (300, 200), 235)
@@ -65,13 +65,13 @@ def pictures() -> list[bytes]:
 
 
 def mixed(*, numbered: bool = False, seed: int = 0) -> list[Asked]:
-    """All sorts of requests, in a shuffled order: most are for a picture, some are no good.
+    """Return mixed requests in a shuffled order: mostly images, some of them invalid.
 
     Args:
-        numbered: Whether each has an `X-Request-ID`, so that problems, too, repeat their bytes.
-        seed: Of the order.
+        numbered: Whether each has an `X-Request-ID`, so that problems also repeat their bytes.
+        seed: Seed of the order.
     """
-    files = pictures()
+    files = images()
     seven = files[2]
     queries = (
         "", "?samples=40", "?level=0.5", "?samples=60&level=0.9", "?preview=true",
@@ -81,7 +81,7 @@ def mixed(*, numbered: bool = False, seed: int = 0) -> list[Asked]:
     made += [
         (form("/predict/batch", *files), 200),
         (
-            form("/predict/batch?samples=50&preview=true", *files[:3], b"no picture", seven[:90]),
+            form("/predict/batch?samples=50&preview=true", *files[:3], b"no image", seven[:90]),
             200,
         ),
         (form("/predict/batch?draws=true", seven), 200),

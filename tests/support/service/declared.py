@@ -1,4 +1,4 @@
-"""Whatever the service is seen to answer must be declared in its OpenAPI document."""
+"""Check that the OpenAPI document declares every answer of the service."""
 
 import re
 from functools import cache
@@ -13,14 +13,14 @@ Json = dict[str, Any]
 
 @cache
 def document() -> Json:
-    """The document of a service with default settings."""
+    """Return the document of a service with default settings."""
     from service import Settings, create_app
 
     return create_app(Settings()).openapi()
 
 
 def resolved(value: Json, within: Json | None = None) -> Json:
-    """What a reference of the document leads to; anything else as it is."""
+    """Resolve a reference of the document; anything else is returned as it is."""
     while "$ref" in value:
         found: Json = within or document()
         for step in value["$ref"].removeprefix("#/").split("/"):
@@ -30,7 +30,7 @@ def resolved(value: Json, within: Json | None = None) -> Json:
 
 
 def operation_of(method: str, path: str) -> Json | None:
-    """What is declared for a request, None if it is for no declared operation."""
+    """Return the declared operation of a request, if there is one."""
     for template, item in document()["paths"].items():
         pattern = re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(template))
         if re.fullmatch(pattern, path) and method.lower() in item:

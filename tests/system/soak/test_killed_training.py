@@ -10,16 +10,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from model import load_checkpoint
 from model.checkpoint import BUNDLED
 from model.errors import CheckpointError
-from tests.support.figures import Figures
+from tests.support.load.measurements import Measurements
+from tests.support.load.soak import choose, progress
 from tests.support.paths import ROOT
-from tests.system.soak.conftest import choose, progress
-
-pytestmark = pytest.mark.soak
 
 AT_RANDOM = choose(0, 20)
 # So many are to be caught while they write the checkpoint, and as many while they write the state
@@ -106,10 +102,10 @@ def seed_on_disk(folder: Path) -> int | None:
         return None
 
 
-def test_a_run_killed_at_any_moment_leaves_a_whole_checkpoint_and_no_litter(
-    tmp_path: Path, figures: Callable[[str], Figures]
+def test_a_killed_run_leaves_a_whole_checkpoint_and_no_litter(
+    tmp_path: Path, measure: Callable[[str], Measurements]
 ) -> None:
-    found = figures(f"{AT_RANDOM} runs killed at random, {2 * CAUGHT} while writing")
+    found = measure(f"{AT_RANDOM} runs killed at random, {2 * CAUGHT} while writing")
     rng = random.Random(11)
     shutil.copyfile(BUNDLED, tmp_path / OUTPUT)
     whole_s = whole_run_s(tmp_path) if AT_RANDOM else 0.0

@@ -1,4 +1,4 @@
-"""The model is exchanged under load, again and again, and every third file is no good."""
+"""Reloads under load; every third checkpoint is unusable."""
 
 import asyncio
 import dataclasses
@@ -9,28 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from model import load_checkpoint, save_checkpoint
 from model.checkpoint import BUNDLED, Checkpoint
 from tests.support.checkpoints import spoil
-from tests.support.figures import Figures
-from tests.support.load import Address, Answer, Load, digest, run
+from tests.support.load.generator import Address, Answer, Load, digest, run
+from tests.support.load.measurements import Measurements, growth_per_item
+from tests.support.load.soak import LONG, address, choose, progress
+from tests.support.load.traffic import form, get, post
 from tests.support.process import rss_kb
-from tests.support.server import Server
-from tests.support.traffic import form, get, post
-from tests.system.soak.conftest import LONG, address, choose, progress
+from tests.support.service.api_key import KEY
+from tests.support.service.server import Server
 
-pytestmark = pytest.mark.soak
-
-# Three times as many as are asked for: rests scatter by 10 MB, and of 200 reloads that alone could
-# be taken for 60 kB a reload.
-RELOADS = choose(12, 600)
+# Memory at rest scatters by 10 MB: of 200 reloads, that alone could look like 60 kB a reload.
+RELOADS = choose(9, 600)
 DRAWS = 100
-WINDOW = 10
-ENOUGH = 10  # rests, for a growth to be told
-REST_S = 2.0  # the service gives back a model's memory a second after it was replaced
-KEY = "a key of no importance"
+WINDOW = choose(9, 10)
+REST_S = 2.0  # the service returns a model's memory a second after it was replaced
 BEARER = f"Authorization: Bearer {KEY}"
 
 
@@ -52,14 +47,14 @@ def body_of(_status: int, body: bytes) -> object:
     return json.loads(body)
 
 
-def another(shipped: Checkpoint, i: int) -> Checkpoint:
-    """The shipped weights with another rule, which makes it another version."""
-    rule = dataclasses.replace(shipped.selective, threshold=1 + i / 1000)
-    return dataclasses.replace(shipped, selective=rule)
+def another(bundled: Checkpoint, i: int) -> Checkpoint:
+    """Return the bundled weights with another rule, which makes another version."""
+    rule = dataclasses.replace(bundled.selective, threshold=1 + i / 1000)
+    return dataclasses.replace(bundled, selective=rule)
 
 
 def break_file(path: Path, i: int) -> None:
-    """Leave something at the path that is no usable checkpoint, each time of another kind."""
+    """Write an unusable file, each time of another kind."""
     whole = BUNDLED.read_bytes()
     kinds: list[Callable[[], object]] = [
         lambda: path.write_bytes(whole[: len(whole) * (i + 1) // (RELOADS + 1)]),
@@ -72,35 +67,35 @@ def break_file(path: Path, i: int) -> None:
 
 
 class Reloading:
-    """One service whose file is exchanged; `reigns` is what it has served, and when."""
+    """A service whose checkpoint changes; `reigns` is what it has served, and when."""
 
     def __init__(self, server: Server, path: Path) -> None:
         self.address: Address = address(server)
         self.pid = server.process.pid
-        self.path, self.shipped = path, load_checkpoint(BUNDLED)
+        self.path, self.bundled = path, load_checkpoint(BUNDLED)
         self.reigns: list[Reign] = []
         self.memory_kb: list[int] = []  # after each reload
         self.kept_kb: list[int] = []  # after every tenth, when the models before are gone
         self.wrong: list[str] = []
 
-    async def exchange(self, number: int) -> None:
-        """Put one file after the other in place, by turns watched and posted."""
+    async def reload(self, number: int) -> None:
+        """Write one file after the other, by turns polled and reloaded by request."""
         with progress(number, "reloads") as bar:
             for i in range(number):
-                await self._exchange_once(i)
+                await self._reload_once(i)
                 self.memory_kb.append(rss_kb(self.pid))
                 if (i + 1) % WINDOW == 0:
                     await asyncio.sleep(REST_S)
                     self.kept_kb.append(rss_kb(self.pid))
                 bar.update()
 
-    async def _exchange_once(self, i: int) -> None:
+    async def _reload_once(self, i: int) -> None:
         broken, posted = i % 3 == 2, i % 2 == 0
         began, version = time.monotonic(), ""
         if broken:
             break_file(self.path, i)
         else:
-            checkpoint = another(self.shipped, i)
+            checkpoint = another(self.bundled, i)
             version = checkpoint.version(DRAWS)
             self.reigns.append(Reign(version, began))
             save_checkpoint(checkpoint, self.path)
@@ -117,7 +112,7 @@ class Reloading:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             _, body = await self._ask(get("/model"))
-            seen = body["version"] == version if version else body["refresh_error"] is not None
+            seen = body["version"] == version if version else body["reload_error"] is not None
             if seen:
                 return
             await asyncio.sleep(0.02)
@@ -139,44 +134,17 @@ class Reloading:
         )
 
 
-def warm(kept_kb: list[int]) -> int:
-    """Which rest is the first after the warm-up."""
-    return len(kept_kb) // 4
-
-
-def slope_kb(kept_kb: list[int]) -> float:
-    """Growth for each reload, by least squares, after a quarter of the reloads to warm up.
-
-    How much is held between two reloads says little: it differs by tens of MB, since a new model is
-    made beside the old. What stays shows in the rests.
-
-    Raises:
-        ValueError: If there are too few of them to tell.
-    """
-    later = kept_kb[warm(kept_kb) :]
-    if len(later) < ENOUGH:
-        raise ValueError(f"{len(later)} rests after the warm-up say nothing of a growth")
-    return float(np.polyfit(np.arange(len(later)), later, 1)[0]) / WINDOW
-
-
-def test_a_growth_is_measured_after_the_warm_up_and_never_from_too_little() -> None:
-    warming, growing = [100, 900, 950, 990], [1000 + 50 * WINDOW * i for i in range(12)]
-    assert slope_kb(warming + growing) == pytest.approx(50)
-    with pytest.raises(ValueError, match="1 rests"):
-        slope_kb([1000])
-
-
-def test_reloads_under_load_cost_no_answer_and_no_memory(
+def test_reloads_under_load_lose_no_answer_and_no_memory(
     make_server: Callable[..., Server],
     seven_png: bytes,
     tmp_path: Path,
-    figures: Callable[[str], Figures],
+    measure: Callable[[str], Measurements],
 ) -> None:
-    found = figures(f"{RELOADS} reloads under load, a third of them broken")
+    found = measure(f"{RELOADS} reloads under load, a third of them broken")
     path = tmp_path / "digits.safetensors"
     save_checkpoint(another(load_checkpoint(BUNDLED), -1), path)
     server = make_server(
-        device="cpu", checkpoint=path, draws=DRAWS, watch_interval_s=0.05, api_key=KEY
+        device="cpu", checkpoint=path, draws=DRAWS, reload_poll_interval_s=0.05, api_key=KEY
     )
     reloading = Reloading(server, path)
     reloading.reigns.append(Reign(load_checkpoint(path).version(DRAWS), 0.0))
@@ -185,7 +153,7 @@ def test_reloads_under_load_cost_no_answer_and_no_memory(
         over = asyncio.Event()
         load = Load(reloading.address, [form("/predict", seven_png)], read=version_and_digest)
         asking = asyncio.create_task(load.closed_loop(8, until=over))
-        await reloading.exchange(RELOADS)
+        await reloading.reload(RELOADS)
         over.set()
         return await asking
 
@@ -211,11 +179,10 @@ def test_reloads_under_load_cost_no_answer_and_no_memory(
     found.require("answers of a version not served then", len(strange), "0", not strange)
     found.require("versions with several answers", differing, "0", differing == 0)
     found.require("exit code", code, "0", code == 0)
-    first = warm(reloading.kept_kb)
-    found.note(f"memory kept after {(first + 1) * WINDOW}, MB", reloading.kept_kb[first] / 1000)
-    found.note("memory kept at the end, MB", reloading.kept_kb[-1] / 1000)
+    found.note("memory at rest at first, MB", reloading.kept_kb[0] / 1000)
+    found.note("memory at rest at the end, MB", reloading.kept_kb[-1] / 1000)
     found.note("memory at most, MB", max(reloading.memory_kb) / 1000)
     if LONG:  # the short form only warms up
-        slope = slope_kb(reloading.kept_kb)
+        slope = growth_per_item(reloading.kept_kb, window=WINDOW)
         found.require("growth, kB a reload", slope, "≤ 50", slope <= 50)
     found.check()

@@ -1,26 +1,22 @@
-"""What is asked beside others is answered by the very bytes that it gets alone."""
+"""Answers beside other requests are the same bytes as alone."""
 
 import random
 from collections.abc import Callable
 
-import pytest
+from tests.support.load.generator import Load, run
+from tests.support.load.measurements import Measurements
+from tests.support.load.soak import address, choose, progress
+from tests.support.load.traffic import mixed
+from tests.support.service.server import Server
 
-from tests.support.figures import Figures
-from tests.support.load import Load, run
-from tests.support.server import Server
-from tests.support.traffic import mixed
-from tests.system.soak.conftest import address, choose, progress
-
-pytestmark = pytest.mark.soak
-
-NUMBER = choose(300, 2_000)
+NUMBER = choose(150, 2_000)
 CLIENTS = 32
 
 
-def test_answers_under_concurrency_are_those_that_come_alone(
-    make_server: Callable[..., Server], figures: Callable[[str], Figures]
+def test_answers_beside_other_requests_are_the_same_bytes_as_alone(
+    make_server: Callable[..., Server], measure: Callable[[str], Measurements]
 ) -> None:
-    found = figures(f"{NUMBER:,} mixed requests alone and {CLIENTS} at once")
+    found = measure(f"{NUMBER:,} mixed requests alone and {CLIENTS} at once")
     server = make_server(device="cpu")
     asked = mixed(numbered=True)
     order = [i for _ in range(NUMBER // len(asked) + 1) for i in range(len(asked))][:NUMBER]

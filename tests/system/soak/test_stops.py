@@ -1,4 +1,4 @@
-"""SIGTERM under load: whoever was accepted is answered."""
+"""SIGTERM under load: every accepted request is answered."""
 
 import asyncio
 import signal
@@ -6,20 +6,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import pytest
 import yaml
 
-from tests.support.figures import Figures
-from tests.support.load import Address, Answer, End, Load, counted, run
+from tests.support.load.generator import Address, Answer, End, Load, counted, run
+from tests.support.load.measurements import Measurements
+from tests.support.load.soak import address, choose, progress
+from tests.support.load.traffic import form, get
 from tests.support.paths import ROOT
-from tests.support.server import Server
-from tests.support.traffic import form, get
-from tests.system.soak.conftest import address, choose, progress
+from tests.support.service.server import Server
 
-pytestmark = pytest.mark.soak
-
-STOPS = choose(2, 20)
-DRAIN_WAIT_S = 1.0
+STOPS = choose(1, 20)
+DRAIN_DELAY_S = 1.0
 CLIENTS = 24
 
 
@@ -116,14 +113,14 @@ async def stopped_under_load(server: Server, request: bytes) -> Stop:
     return Stop(predictions, probes, signalled, until, ended_s)
 
 
-def test_a_stop_under_load_loses_no_request_that_was_accepted(
-    make_server: Callable[..., Server], seven_png: bytes, figures: Callable[[str], Figures]
+def test_a_stop_under_load_loses_no_accepted_request(
+    make_server: Callable[..., Server], seven_png: bytes, measure: Callable[[str], Measurements]
 ) -> None:
-    found = figures(f"{STOPS} stops under load, drain wait {DRAIN_WAIT_S:g} s")
+    found = measure(f"{STOPS} stops under load, drain delay {DRAIN_DELAY_S:g} s")
     stops, codes = list[Stop](), set[int]()
     with progress(STOPS, "stops") as bar:
         for _ in range(STOPS):
-            server = make_server(device="cpu", drain_wait_s=DRAIN_WAIT_S)
+            server = make_server(device="cpu", drain_delay_s=DRAIN_DELAY_S)
             stops.append(run(stopped_under_load(server, form("/predict", seven_png))))
             codes.add(server.process.returncode)
             bar.update()

@@ -21,7 +21,7 @@ from model import CheckpointError, Classifier, load, save_checkpoint
 from model.errors import ImageError
 from model.preprocessing.normalize import open_bytes
 from tests.support.checkpoints import tiny_checkpoint
-from tests.support.hostile import edited, hostile_json, hostile_pictures
+from tests.support.hostile import edited, hostile_images, hostile_json
 from tests.support.strategies import fuzz_examples
 
 # Far more than any example takes: longer means it hangs.
@@ -43,7 +43,7 @@ def _memory_is_bounded() -> Iterator[None]:
 
 
 @settings(thorough, max_examples=fuzz_examples(200))
-@given(hostile_pictures())
+@given(hostile_images())
 def test_a_hostile_image_is_read_or_rejected_with_a_documented_error(data: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the service does not treat them as errors either

@@ -1,4 +1,4 @@
-"""The generator itself: it accounts for every request, whatever the other side does."""
+"""The load generator accounts for every request, whatever the server does."""
 
 import asyncio
 import contextlib
@@ -10,13 +10,10 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from tests.support.figures import Figures, Row
-from tests.support.load import Abandoned, Address, End, Load, counted, percentile_ms, run
-from tests.support.server import free_port
-from tests.support.traffic import form, get, mixed
-from tests.system.soak.test_reloads import slope_kb
-
-pytestmark = pytest.mark.soak
+from tests.support.load.generator import Abandoned, Address, End, Load, counted, percentile_ms, run
+from tests.support.load.measurements import Measurements, Row, growth_per_item
+from tests.support.load.traffic import form, get, mixed
+from tests.support.service.server import free_port
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 BUSY = b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 2\r\n\r\nno"
@@ -117,15 +114,15 @@ def test_an_answer_is_whole_or_lost(answer: bytes, expected: tuple[int, End]) ->
     run(scenario())
 
 
-def test_where_nobody_listens_is_refused() -> None:
+def test_a_closed_port_is_refused() -> None:
     (answer,) = run(Load(("127.0.0.1", free_port()), [get("/")]).closed_loop(1, number=1))
     assert (answer.status, answer.end) == (0, End.REFUSED)
     assert math.isnan(answer.connected)
     assert counted([answer]) == {"refused": 1}
 
 
-def test_what_never_comes_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.support.load._TIMEOUT_S", 0.1)
+def test_an_answer_that_never_comes_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.support.load.generator._TIMEOUT_S", 0.1)
 
     async def scenario() -> None:
         async with answering(saying(OK, after_s=0.5)) as (where, _):
@@ -187,27 +184,31 @@ def test_requests_are_whole_and_their_lengths_are_right() -> None:
     assert form("/predict/batch?samples=50", b"x", b"y").count(b'name="files"') == 2
 
 
-def test_a_bar_that_is_missed_fails_and_one_of_time_in_the_long_form_alone() -> None:
+def test_a_missed_bar_fails_but_one_of_time_only_in_the_long_form() -> None:
     for long in (False, True):
-        figures = Figures("something", long)
-        figures.note("seconds", 3.0)
-        figures.require("lost", 0, "0", True)
-        figures.check()
-        figures.require("p99, ms", 250.0, "≤ 100", False, fixed=False)
+        measured = Measurements("something", long)
+        measured.note("seconds", 3.0)
+        measured.require("lost", 0, "0", True)
+        measured.check()
+        measured.require("p99, ms", 250.0, "≤ 100", False, strict=False)
         if long:
             with pytest.raises(AssertionError, match="p99, ms: 250, must be ≤ 100"):
-                figures.check()
+                measured.check()
         else:
-            figures.check()
-        figures.rows.append(Row("lost", 1, "0", holds=False))
+            measured.check()
+        measured.rows.append(Row("lost", 1, "0", reached=False))
         with pytest.raises(AssertionError, match=r"something: .*lost: 1, must be 0"):
-            figures.check()
+            measured.check()
 
 
-def test_memory_that_is_kept_is_told_as_growth_after_a_warm_up() -> None:
+def test_growth_is_estimated_after_the_warm_up_and_never_from_too_little() -> None:
     def memory(leak_kb: int) -> list[int]:
         """After every tenth of 200 reloads; the first few take some for good."""
         return [200_000 + 2_000 * min(i, 4) + 10 * leak_kb * i for i in range(20)]
 
-    assert abs(slope_kb(memory(0))) < 1
-    assert slope_kb(memory(100)) == pytest.approx(100, rel=0.05)
+    assert abs(growth_per_item(memory(0), window=10)) < 1
+    assert growth_per_item(memory(100), window=10) == pytest.approx(100, rel=0.05)
+    warming, growing = [100, 900, 950, 990], [1000 + 500 * i for i in range(12)]
+    assert growth_per_item(warming + growing, window=10) == pytest.approx(50)
+    with pytest.raises(ValueError, match="1 samples"):
+        growth_per_item([1000], window=10)
