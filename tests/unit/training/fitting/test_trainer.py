@@ -209,10 +209,10 @@ def test_the_mean_field_optimum_of_a_conjugate_linear_model() -> None:
     best_scale = precision.diagonal().rsqrt()
 
     layer = BayesianLinear(3, 1, prior_scale=prior_scale, initial_scale=0.3, generator=generator(3))
-    optimizer = torch.optim.Adam(layer.parameters(), lr=0.02)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3000)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.03)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 1000)
     noise = generator(4)
-    for _ in range(3000):
+    for _ in range(1000):
         residual = layer.forward_local(x, noise) - y
         nll = residual.square().sum() / (2 * sigma**2)
         optimizer.zero_grad()
