@@ -1,4 +1,4 @@
-"""The shape of a network, counted by hand and refused where it cannot be."""
+"""Architectures: sizes counted by hand, and impossible ones rejected."""
 
 import json
 from collections.abc import Callable
@@ -73,7 +73,9 @@ def test_a_configuration_survives_json() -> None:
         lambda d: d.update(prior_scale=float("nan")),
     ],
 )
-def test_an_unknown_configuration_is_refused(damage: Callable[[dict[str, object]], object]) -> None:
+def test_an_unknown_architecture_is_rejected(
+    damage: Callable[[dict[str, object]], object],
+) -> None:
     values = TINY.to_dict()
     damage(values)
     with pytest.raises(ValueError, match=r"architecture|prior_scale|not_a_digit"):
@@ -94,6 +96,6 @@ def test_an_unknown_configuration_is_refused(damage: Callable[[dict[str, object]
         {"prior_scale": 0.0},
     ],
 )
-def test_a_network_that_cannot_be_is_refused(options: dict[str, object]) -> None:
+def test_a_network_that_cannot_be_is_rejected(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"."):
         ModelConfig(**{"convs": (Conv(4, 3),), **options})  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The checkpoint: whole or refused, with the file, the tensor, what was expected and found."""
+"""Checkpoints: read whole or rejected, naming file, tensor, expected and found."""
 
 import contextlib
 import errno
@@ -66,7 +66,7 @@ def test_the_version_is_a_hash_of_what_decides_an_answer_and_of_nothing_else() -
         changed(checkpoint, config=relabelled),
         changed(checkpoint, selective=replace(checkpoint.selective, threshold=0.1)),
         changed(checkpoint, conformal=replace(checkpoint.conformal, threshold=0.1)),
-        changed(checkpoint, input_contract="another door"),
+        changed(checkpoint, input_contract="another contract"),
     ]
     versions = {checkpoint.version(20), checkpoint.version(21), *(c.version(20) for c in deciding)}
     assert len(versions) == len(deciding) + 2
@@ -84,7 +84,7 @@ def test_the_version_is_a_hash_of_what_decides_an_answer_and_of_nothing_else() -
     assert len(checkpoint.version(20)) == 12
 
 
-def check_refused(path: Path, *parts: str) -> None:
+def check_rejected(path: Path, *parts: str) -> None:
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(path)
     for part in (path.name, *parts):
@@ -92,28 +92,28 @@ def check_refused(path: Path, *parts: str) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    check_refused(tmp_path / "absent.safetensors", "no such file")
+    check_rejected(tmp_path / "absent.safetensors", "no such file")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.999])
-def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
+def test_a_truncated_file_is_rejected(tmp_path: Path, share: float) -> None:
     path = saved(tmp_path)
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    check_refused(path, "truncated")
+    check_rejected(path, "truncated")
 
 
-def test_other_files_are_refused(tmp_path: Path) -> None:
+def test_other_files_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     for data in (b"hello", b"\x80\x04K\x01.", os.urandom(500), b"\xff" * 100):
         path.write_bytes(data)
-        check_refused(path, "safetensors")
+        check_rejected(path, "safetensors")
     path.write_bytes(safetensors.numpy.save({"a": np.zeros(2)}))
-    check_refused(path, "metadata")
+    check_rejected(path, "metadata")
     nested = b"[" * 100_000
     path.write_bytes(len(nested).to_bytes(8, "little") + nested)
-    check_refused(path, "safetensors")
-    check_refused(tmp_path, "cannot be read")
+    check_rejected(path, "safetensors")
+    check_rejected(tmp_path, "cannot be read")
 
 
 DAMAGES: dict[str, tuple[Callable[[Tensors, Metadata], object], tuple[str, ...]]] = {
@@ -148,7 +148,7 @@ DAMAGES: dict[str, tuple[Callable[[Tensors, Metadata], object], tuple[str, ...]]
     ),
     "unknown architecture": (lambda _, m: m["architecture"].update(depth=3), ("architecture",)),
     "format": (lambda _, m: m.update(format="pickle 9"), ("pickle 9", "maybe-neural-network 1")),
-    "door": (lambda _, m: m.update(input_contract="door 0"), ("door 0", "train again")),
+    "preprocessing": (lambda _, m: m.update(input_contract="v0"), ("v0", "train again")),
     "missing metadata": (lambda _, m: m.pop("selective"), ("selective", "missing")),
     "unknown score": (lambda _, m: m["selective"].update(score="luck"), ("luck",)),
     "text threshold": (
@@ -174,20 +174,20 @@ DAMAGES: dict[str, tuple[Callable[[Tensors, Metadata], object], tuple[str, ...]]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_refused_by_file_place_expected_and_found(
+def test_a_damaged_checkpoint_is_rejected_by_file_place_expected_and_found(
     tmp_path: Path, damage: str
 ) -> None:
     path = saved(tmp_path)
     function, parts = DAMAGES[damage]
     spoil(path, function)
-    check_refused(path, *parts)
+    check_rejected(path, *parts)
 
 
-def test_an_oversized_file_is_refused_unread(tmp_path: Path) -> None:
+def test_an_oversized_file_is_rejected_unread(tmp_path: Path) -> None:
     path = tmp_path / "huge.safetensors"
     with path.open("wb") as file:
         file.truncate(65 * 2**20)  # sparse: takes no room on disk
-    check_refused(path, "expected at most")
+    check_rejected(path, "expected at most")
 
 
 @settings(
@@ -250,7 +250,7 @@ def test_others_may_read_a_checkpoint_as_the_umask_allows(tmp_path: Path) -> Non
         os.umask(before)
 
 
-def test_the_shipped_weights_are_small_whole_and_reproduced() -> None:
+def test_the_bundled_weights_are_small_whole_and_reproduced() -> None:
     assert BUNDLED.stat().st_size <= 2 * 2**20
     checkpoint = load_checkpoint(BUNDLED)
     assert checkpoint.draws_are_reproduced()
@@ -265,5 +265,5 @@ def test_the_shipped_weights_are_small_whole_and_reproduced() -> None:
         "calibration": 8_000,
         "test": 10_000,
     }
-    foreign = {name: m["n"] for name, m in checkpoint.metrics["foreign"].items()}
-    assert foreign == {"Fashion-MNIST": 10_000, "notMNIST": 10_000, "KMNIST": 10_000}
+    ood = {name: m["n"] for name, m in checkpoint.metrics["foreign"].items()}
+    assert ood == {"Fashion-MNIST": 10_000, "notMNIST": 10_000, "KMNIST": 10_000}

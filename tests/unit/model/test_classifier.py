@@ -1,4 +1,4 @@
-"""One call from a picture to an answer."""
+"""Classifier: from an image to a prediction in one call."""
 
 import io
 import math
@@ -24,33 +24,33 @@ def tiny() -> Classifier:
 
 
 @pytest.fixture(scope="module")
-def shipped() -> Classifier:
+def bundled() -> Classifier:
     return load(device="cpu")
 
 
-def test_the_shipped_weights_read_a_drawn_seven_from_anything(
-    shipped: Classifier, tmp_path: Path
+def test_the_bundled_weights_read_a_drawn_seven_from_anything(
+    bundled: Classifier, tmp_path: Path
 ) -> None:
-    picture = drawn_seven()
+    image = drawn_seven()
     path = tmp_path / "seven.png"
-    picture.save(path)
-    pictures = [
+    image.save(path)
+    images = [
         path,
         str(path),
-        encoded(picture),
-        picture,
-        np.asarray(picture),
-        picture.convert("RGB"),
+        encoded(image),
+        image,
+        np.asarray(image),
+        image.convert("RGB"),
     ]
-    for given in pictures:
-        answer = shipped.predict(given)
+    for given in images:
+        answer = bundled.predict(given)
         assert (answer.prediction, answer.decision) == ("7", "accept"), type(given)
         assert answer.prediction_set == ("7",)
         assert answer.calibrated
 
 
-def test_an_answer_is_consistent_in_itself(shipped: Classifier) -> None:
-    answer = shipped.predict(drawn_seven(), level=0.9)
+def test_an_answer_is_consistent_in_itself(bundled: Classifier) -> None:
+    answer = bundled.predict(drawn_seven(), level=0.9)
     probabilities = [entry.probability for entry in answer.classes]
     assert [entry.label for entry in answer.classes] == list("0123456789")
     assert sum(probabilities) == pytest.approx(1)
@@ -64,8 +64,8 @@ def test_an_answer_is_consistent_in_itself(shipped: Classifier) -> None:
     assert answer.pixels.shape == (28, 28)
 
 
-def test_a_blank_picture_goes_to_a_person(shipped: Classifier) -> None:
-    answer = shipped.predict(np.zeros((50, 50)))
+def test_a_blank_image_goes_to_a_person(bundled: Classifier) -> None:
+    answer = bundled.predict(np.zeros((50, 50)))
     assert answer.decision == "review"
     assert "no_ink" in answer.reasons
 
@@ -157,10 +157,10 @@ def test_the_advice_about_samples_is_right(tiny: Classifier) -> None:
 
 def test_concurrent_answers_equal_serial_ones(tiny: Classifier) -> None:
     rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 256, (28, 28), dtype=np.uint8) for _ in range(24)]
-    serial = [tiny.predict(p, level=0.5).draws for p in pictures]
+    images = [rng.integers(0, 256, (28, 28), dtype=np.uint8) for _ in range(24)]
+    serial = [tiny.predict(p, level=0.5).draws for p in images]
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda p: tiny.predict(p, level=0.5).draws, pictures))
+        together = list(pool.map(lambda p: tiny.predict(p, level=0.5).draws, images))
     assert all(np.array_equal(a, b) for a, b in zip(serial, together, strict=True))
 
 
@@ -171,12 +171,12 @@ def test_a_missing_path_and_an_empty_file_are_told_apart(tiny: Classifier, tmp_p
         tiny.predict(b"", level=0.5)
 
 
-def test_too_few_draws_are_refused() -> None:
+def test_too_few_draws_are_rejected() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         load(n_draws=1)
 
 
-def test_a_pillow_image_is_answered_as_the_file_it_was_read_from(shipped: Classifier) -> None:
+def test_a_pillow_image_is_answered_as_the_file_it_was_read_from(bundled: Classifier) -> None:
     upright = drawn_seven(ink=0, paper=255)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -188,41 +188,39 @@ def test_a_pillow_image_is_answered_as_the_file_it_was_read_from(shipped: Classi
         encoded(upright, "GIF"),
     ]
     for data in files:
-        expected = shipped.predict(data)
+        expected = bundled.predict(data)
         assert expected.prediction == "7"
-        given = shipped.predict(Image.open(io.BytesIO(data)))
+        given = bundled.predict(Image.open(io.BytesIO(data)))
         assert np.array_equal(given.pixels, expected.pixels)
-        assert np.array_equal(shipped.predict(bytearray(data)).pixels, expected.pixels)
+        assert np.array_equal(bundled.predict(bytearray(data)).pixels, expected.pixels)
 
 
-def test_a_pillow_image_with_too_many_pixels_is_refused(shipped: Classifier) -> None:
+def test_a_pillow_image_with_too_many_pixels_is_rejected(bundled: Classifier) -> None:
     with pytest.raises(ImageTooLargeError):
-        shipped.predict(drawn_seven(100), max_pixels=9_999)
+        bundled.predict(drawn_seven(100), max_pixels=9_999)
 
 
-def test_an_upload_as_png_and_the_array_give_the_very_same_input(shipped: Classifier) -> None:
+def test_an_upload_as_png_and_the_array_give_the_very_same_input(bundled: Classifier) -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
         array = rng.integers(0, 256, (28, 28), dtype=np.uint8)
-        from_file = shipped.predict(encoded(Image.fromarray(array)))
-        assert np.array_equal(from_file.pixels, shipped.predict(array).pixels)
+        from_file = bundled.predict(encoded(Image.fromarray(array)))
+        assert np.array_equal(from_file.pixels, bundled.predict(array).pixels)
 
 
-def test_pillow_images_of_every_mode_are_read(shipped: Classifier) -> None:
+def test_pillow_images_of_every_mode_are_read(bundled: Classifier) -> None:
     for mode in ("1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "HSV", "I", "F", "I;16"):
-        picture = drawn_seven(ink=0, paper=255)
-        grey = np.asarray(picture)
+        image = drawn_seven(ink=0, paper=255)
+        grey = np.asarray(image)
         if mode == "HSV":
-            picture = picture.convert("RGB").convert("HSV")
+            image = image.convert("RGB").convert("HSV")
         elif mode == "I;16":
-            picture = Image.fromarray(grey.astype(np.uint16) * 257)
+            image = Image.fromarray(grey.astype(np.uint16) * 257)
         elif mode == "I":
-            picture = Image.fromarray(grey.astype(np.int32) * 257)
+            image = Image.fromarray(grey.astype(np.int32) * 257)
         else:
-            picture = (
-                picture.convert("RGB").convert(mode) if mode == "YCbCr" else picture.convert(mode)
-            )
-        assert shipped.predict(picture).prediction == "7", mode
+            image = image.convert("RGB").convert(mode) if mode == "YCbCr" else image.convert(mode)
+        assert bundled.predict(image).prediction == "7", mode
 
 
 def test_the_public_names_are_exactly_those_that_exist() -> None:

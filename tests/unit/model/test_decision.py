@@ -21,7 +21,7 @@ def test_each_score_is_the_uncertainty_of_its_name() -> None:
         assert uncertainty_score(summary, score) is getattr(summary, score)
 
 
-def test_the_certain_picture_is_accepted_and_the_ambiguous_one_is_not() -> None:
+def test_the_certain_image_is_accepted_and_the_ambiguous_one_is_not() -> None:
     assert rule("one_minus_max_probability", 0.3).accepts(summarise(P, 0.5)).tolist() == [
         True,
         False,
@@ -36,7 +36,7 @@ def test_a_score_at_the_threshold_is_accepted() -> None:
 
 
 def of_one(class_probability: float, not_a_digit: float) -> PredictiveSummary:
-    """One picture of two classes on which two draws agree."""
+    """One image of two classes on which two draws agree."""
     p = np.array([[[class_probability, 1 - class_probability]]] * 2)
     return summarise(p, 0.5, np.full((2, 1), not_a_digit))
 
@@ -76,7 +76,7 @@ def test_without_an_output_for_it_nothing_is_called_unlike_training(score: str) 
         assert rule(score, threshold).reasons(summary) == [("uncertain",)]
 
 
-def test_whatever_the_score_a_rejected_picture_has_a_reason() -> None:
+def test_whatever_the_score_a_rejected_image_has_a_reason() -> None:
     for score in ("predictive_entropy", "mutual_information", "not_a_digit"):
         assert rule(score, -1).reasons(of_one(0.99, 0.6)) == [("unlike_training",)]
         assert rule(score, -1).reasons(of_one(1.0, 0.0)) == [("uncertain",)]
@@ -97,7 +97,7 @@ def test_guarantees_name_their_numbers_and_what_breaks_them() -> None:
     assert "8,000" in text
 
 
-def test_an_unknown_score_is_refused() -> None:
+def test_an_unknown_score_is_rejected() -> None:
     with pytest.raises(ValueError, match="unknown score"):
         rule("gut_feeling", 0.1)
 

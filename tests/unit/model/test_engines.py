@@ -35,7 +35,7 @@ SHAPES = {
     "global mean": ModelConfig(
         convs=(Conv(3, 5, pool=True), Conv(6, 3, padding=1)), global_mean=True, not_a_digit=True
     ),
-    "mean of the picture": ModelConfig(convs=(), hidden=(5,), global_mean=True),
+    "mean of the image": ModelConfig(convs=(), hidden=(5,), global_mean=True),
     "two classes": ModelConfig(convs=(Conv(4, 3), Conv(4, 3)), hidden=(8,), labels=("a", "b")),
 }
 
@@ -45,13 +45,13 @@ def inputs(n: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="module")
-def shipped() -> Posterior:
+def bundled() -> Posterior:
     return load_checkpoint(BUNDLED).posterior
 
 
 @pytest.fixture(scope="module")
-def ensemble(shipped: Posterior) -> OnnxEngine:
-    return OnnxEngine(shipped, n_draws=100, threads=1)
+def ensemble(bundled: Posterior) -> OnnxEngine:
+    return OnnxEngine(bundled, n_draws=100, threads=1)
 
 
 # One meaning
@@ -108,14 +108,14 @@ def test_every_engine_agrees_with_the_reference(shape: str, n_draws: int) -> Non
         assert engine.logits(images[:0], n_draws).shape == (n_draws, 0, reference.shape[2])
 
 
-def test_the_shipped_model_agrees_with_the_reference_to_1e_5(
-    shipped: Posterior, ensemble: OnnxEngine
+def test_the_bundled_model_agrees_with_the_reference_to_1e_5(
+    bundled: Posterior, ensemble: OnnxEngine
 ) -> None:
     names = ("seven", "four-or-nine", "letter", "blank")
-    pictures = [(ROOT / "docs" / "examples" / f"{n}.png").read_bytes() for n in names]
-    images = np.concatenate([[open_bytes(p).pixels for p in pictures], inputs(8)])
-    reference = softmax(ReferenceEngine(shipped, n_draws=100).logits(images, 100))
-    for engine in (ensemble, CudaEngine(shipped, n_draws=100, device="cpu")):
+    files = [(ROOT / "docs" / "examples" / f"{n}.png").read_bytes() for n in names]
+    images = np.concatenate([[open_bytes(file).pixels for file in files], inputs(8)])
+    reference = softmax(ReferenceEngine(bundled, n_draws=100).logits(images, 100))
+    for engine in (ensemble, CudaEngine(bundled, n_draws=100, device="cpu")):
         found = softmax(engine.logits(images, 100))
         np.testing.assert_allclose(found, reference, rtol=0, atol=1e-5)
 
@@ -135,7 +135,7 @@ def test_cuda_agrees_with_the_cpu() -> None:
 # No answer depends on another
 
 
-def test_a_picture_has_the_same_bits_alone_and_in_any_company(ensemble: OnnxEngine) -> None:
+def test_an_image_has_the_same_bits_alone_and_in_any_company(ensemble: OnnxEngine) -> None:
     images = inputs(19)  # more than two chunks
     together = ensemble.logits(images, 100)
     for i in range(len(images)):
@@ -148,16 +148,16 @@ def test_fewer_draws_are_a_prefix_to_the_last_bit(ensemble: OnnxEngine, n_draws:
     assert np.array_equal(ensemble.logits(images, n_draws), ensemble.logits(images, 100)[:n_draws])
 
 
-def test_more_draws_held_change_no_draw(shipped: Posterior, ensemble: OnnxEngine) -> None:
-    more = OnnxEngine(shipped, n_draws=130, threads=1)
+def test_more_draws_held_change_no_draw(bundled: Posterior, ensemble: OnnxEngine) -> None:
+    more = OnnxEngine(bundled, n_draws=130, threads=1)
     assert np.array_equal(more.logits(inputs(2), 100), ensemble.logits(inputs(2), 100))
 
 
 @pytest.mark.parametrize("threads", [2, 3, 8])
 def test_cores_that_help_change_no_bit(
-    shipped: Posterior, ensemble: OnnxEngine, threads: int
+    bundled: Posterior, ensemble: OnnxEngine, threads: int
 ) -> None:
-    helped = OnnxEngine(shipped, n_draws=100, threads=threads)
+    helped = OnnxEngine(bundled, n_draws=100, threads=threads)
     for n_draws in (1, 19, 20, 41, 100):
         assert np.array_equal(
             helped.logits(inputs(9), n_draws), ensemble.logits(inputs(9), n_draws)
@@ -200,7 +200,7 @@ def test_a_cpu_takes_the_ensemble_engine() -> None:
     assert (engine.name, engine.device, engine.n_draws) == ("onnxruntime", "cpu", 2)
 
 
-def test_asking_for_cuda_without_one_is_refused() -> None:
+def test_asking_for_cuda_without_one_is_rejected() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
     with pytest.raises(RuntimeError, match=r"'cuda' was asked for.*CUDA.*'auto' or 'cpu'"):

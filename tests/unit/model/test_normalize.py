@@ -25,10 +25,10 @@ from tests.support.images import drawn_seven, encoded, oriented
 from tests.support.strategies import fuzz_examples
 
 
-def seen(picture: Image.Image, form: str = "PNG", **options: object) -> np.ndarray:
-    image = open_bytes(encoded(picture, form, **options))
-    assert image.reasons == ()
-    return image.pixels.astype(float)
+def seen(image: Image.Image, form: str = "PNG", **options: object) -> np.ndarray:
+    found = open_bytes(encoded(image, form, **options))
+    assert found.reasons == ()
+    return found.pixels.astype(float)
 
 
 def likeness(a: np.ndarray, b: np.ndarray) -> float:
@@ -66,9 +66,9 @@ def test_polarity_size_place_and_format_do_not_matter() -> None:
         assert likeness(pixels, PLAIN) > 0.9, name
 
 
-def on_larger_paper(picture: Image.Image) -> Image.Image:
+def on_larger_paper(image: Image.Image) -> Image.Image:
     paper = Image.new("L", (500, 300), 240)
-    paper.paste(picture, (10, 90))
+    paper.paste(image, (10, 90))
     return paper
 
 
@@ -83,9 +83,9 @@ def test_the_aspect_is_kept() -> None:
 
 @pytest.mark.parametrize("paper", [0, 128, 255])
 def test_a_blank_image_has_the_reason_no_ink(paper: int) -> None:
-    image = open_array(np.full((40, 30), paper, np.uint8))
-    assert image.reasons == ("no_ink",)
-    assert image.pixels.max() == 0
+    found = open_array(np.full((40, 30), paper, np.uint8))
+    assert found.reasons == ("no_ink",)
+    assert found.pixels.max() == 0
 
 
 def test_faint_noise_is_no_foreground() -> None:
@@ -190,10 +190,10 @@ def test_the_pixel_limit_can_be_set() -> None:
 @settings(max_examples=fuzz_examples(60), deadline=None)
 @given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=40)))
 def test_any_array_gives_a_valid_input(array: np.ndarray) -> None:
-    image = open_array(array)
-    assert image.pixels.shape == (28, 28)
-    assert image.pixels.dtype == np.uint8
-    assert (image.pixels.max() == 0) == ("no_ink" in image.reasons)
+    found = open_array(array)
+    assert found.pixels.shape == (28, 28)
+    assert found.pixels.dtype == np.uint8
+    assert (found.pixels.max() == 0) == ("no_ink" in found.reasons)
 
 
 def odd_grey(kind: str, width: int, height: int, seed: int) -> np.ndarray:
@@ -240,14 +240,14 @@ def test_any_image_of_any_mode_gives_a_valid_input(data: st.DataObject) -> None:
         data.draw(st.integers(0, 2**16)),
     )  # fmt: skip
     if mode == "I;16":
-        picture = Image.fromarray(grey.astype(np.uint16) * 257)
+        image = Image.fromarray(grey.astype(np.uint16) * 257)
     else:
         via = Image.fromarray(grey)
-        picture = (via.convert("RGB") if mode in {"LAB", "YCbCr", "CMYK"} else via).convert(mode)
-    image = open_bytes(encoded(picture, form))
-    assert image.pixels.shape == (28, 28)
-    assert image.pixels.dtype == np.uint8
-    assert (image.pixels.max() == 0) == ("no_ink" in image.reasons)
+        image = (via.convert("RGB") if mode in {"LAB", "YCbCr", "CMYK"} else via).convert(mode)
+    found = open_bytes(encoded(image, form))
+    assert found.pixels.shape == (28, 28)
+    assert found.pixels.dtype == np.uint8
+    assert (found.pixels.max() == 0) == ("no_ink" in found.reasons)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "CMYK", "LAB", "I;16", "F"])
@@ -256,21 +256,21 @@ def test_a_large_image_is_reduced_in_strips_to_the_same(
 ) -> None:
     grey = np.asarray(drawn_seven(2500).resize((2300, 2500)))
     if mode == "I;16":
-        picture = Image.fromarray(grey.astype(np.uint16) * 257)
+        image = Image.fromarray(grey.astype(np.uint16) * 257)
     elif mode == "LAB":
-        picture = Image.merge("LAB", [Image.fromarray(grey)] * 3)
+        image = Image.merge("LAB", [Image.fromarray(grey)] * 3)
     elif mode in {"LA", "RGBA"}:
         colours = [Image.new("L", grey.shape[::-1], 20)] * (len(mode) - 1)
-        picture = Image.merge(mode, [*colours, Image.fromarray(255 - grey)])
+        image = Image.merge(mode, [*colours, Image.fromarray(255 - grey)])
     else:
-        picture = Image.fromarray(grey).convert(mode)
-    in_strips = read_image(picture)
+        image = Image.fromarray(grey).convert(mode)
+    in_strips = read_image(image)
     assert max(in_strips.size) <= 1024
     monkeypatch.setattr("model.preprocessing.decode._STRIP_PIXELS", 10**9)
-    whole = read_image(picture)
+    whole = read_image(image)
     assert whole.mode == in_strips.mode
     np.testing.assert_array_equal(np.asarray(whole), np.asarray(in_strips))
-    seen = open_image(picture)
+    seen = open_image(image)
     assert seen.reasons == ()
     assert likeness(seen.pixels.astype(float), PLAIN) > 0.9
 
@@ -283,10 +283,10 @@ def test_damaged_files_raise_nothing_but_the_documented_errors(data: st.DataObje
     for _ in range(data.draw(st.integers(1, 8))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     try:
-        image = open_bytes(bytes(damaged))
+        found = open_bytes(bytes(damaged))
     except (CorruptImageError, UnsupportedFormatError, ImageTooLargeError):
         return
-    assert image.pixels.shape == (28, 28)
+    assert found.pixels.shape == (28, 28)
 
 
 def png_with(*notes: tuple[bytes, bytes]) -> bytes:
@@ -301,10 +301,10 @@ def png_with(*notes: tuple[bytes, bytes]) -> bytes:
 def test_texts_in_a_png_are_not_inflated() -> None:
     bomb = b"k\0\1\0\0\0" + zlib.compress(b"a" * 10**7)
     tracemalloc.start()
-    image = open_bytes(png_with(*[(b"iTXt", bomb)] * 20, (b"tEXt", b"k\0" + b"a" * 1000)))
+    found = open_bytes(png_with(*[(b"iTXt", bomb)] * 20, (b"tEXt", b"k\0" + b"a" * 1000)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert image.reasons == ()
+    assert found.reasons == ()
     assert peak < 5e6
 
 

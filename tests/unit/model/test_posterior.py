@@ -71,6 +71,6 @@ def test_the_digest_depends_on_seed_and_architecture_but_not_on_the_weights() ->
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 1.5, "1", True])
-def test_a_seed_that_is_none_is_refused(seed: object) -> None:
+def test_a_seed_that_is_none_is_rejected(seed: object) -> None:
     with pytest.raises(ValueError, match="seed"):
         Posterior(TINY, {}, {}, seed=seed)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The digit door on pictures as people send them: light, lines, frames, colours, pens, sizes."""
+"""Segmentation of realistic images: light, lines, frames, colours, pens, sizes."""
 
 from collections.abc import Callable
 
@@ -13,23 +13,23 @@ from tests.support.images import drawn_seven, encoded
 SIDE = 300
 
 
-def seen(picture: Image.Image, form: str = "PNG", **options: object) -> DigitImage:
-    return open_bytes(encoded(picture, form, **options))
+def seen(image: Image.Image, form: str = "PNG", **options: object) -> DigitImage:
+    return open_bytes(encoded(image, form, **options))
 
 
-def likeness(picture: Image.Image) -> float:
+def likeness(image: Image.Image) -> float:
     """Correlation of what the network sees with what it sees of the plain seven."""
-    image = seen(picture)
-    assert image.reasons == ()
-    return float(np.corrcoef(image.pixels.ravel(), PLAIN.ravel())[0, 1])
+    found = seen(image)
+    assert found.reasons == ()
+    return float(np.corrcoef(found.pixels.ravel(), PLAIN.ravel())[0, 1])
 
 
 PLAIN = seen(drawn_seven(SIDE)).pixels.astype(float)
 
 
-def lit(light: np.ndarray, picture: Image.Image | None = None) -> Image.Image:
-    """A picture under light that is a share (H, W) or (H, W, 1) of full light."""
-    grey = np.asarray(picture or drawn_seven(SIDE), np.float32)
+def lit(light: np.ndarray, image: Image.Image | None = None) -> Image.Image:
+    """An image under light that is a share (H, W) or (H, W, 1) of full light."""
+    grey = np.asarray(image or drawn_seven(SIDE), np.float32)
     return Image.fromarray((grey * light).clip(0, 255).astype(np.uint8))
 
 
@@ -38,35 +38,35 @@ def place() -> tuple[np.ndarray, np.ndarray]:
     return y, x
 
 
-def noisy(picture: Image.Image, sigma: float) -> Image.Image:
-    noise = np.random.default_rng(0).normal(0, sigma, picture.size[::-1])
-    return Image.fromarray((np.asarray(picture) + noise).clip(0, 255).astype(np.uint8))
+def noisy(image: Image.Image, sigma: float) -> Image.Image:
+    noise = np.random.default_rng(0).normal(0, sigma, image.size[::-1])
+    return Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
 
 
 def lined(colour: int, step: int, width: int = 2, *, squared: bool = False) -> Image.Image:
-    picture = drawn_seven(SIDE)
-    pen = ImageDraw.Draw(picture)
+    image = drawn_seven(SIDE)
+    pen = ImageDraw.Draw(image)
     for at in range(step // 2, SIDE, step):
         pen.line((0, at, SIDE, at + 3), fill=colour, width=width)
         if squared:
             pen.line((at, 0, at - 3, SIDE), fill=colour, width=width)
     points = [(0.27 * SIDE, 0.23 * SIDE), (0.73 * SIDE, 0.23 * SIDE), (0.45 * SIDE, 0.82 * SIDE)]
     pen.line(points, fill=20, width=SIDE // 12, joint="curve")
-    return picture
+    return image
 
 
 def framed() -> Image.Image:
-    picture = drawn_seven(SIDE)
-    ImageDraw.Draw(picture).rectangle((18, 12, SIDE - 18, SIDE - 12), outline=30, width=4)
-    return picture
+    image = drawn_seven(SIDE)
+    ImageDraw.Draw(image).rectangle((18, 12, SIDE - 18, SIDE - 12), outline=30, width=4)
+    return image
 
 
 def dusty() -> Image.Image:
-    picture = drawn_seven(SIDE)
-    pen = ImageDraw.Draw(picture)
+    image = drawn_seven(SIDE)
+    pen = ImageDraw.Draw(image)
     for x, y in np.random.default_rng(3).integers(0, SIDE, (25, 2)):
         pen.ellipse((x, y, x + 3, y + 3), fill=0)
-    return picture
+    return image
 
 
 def coloured(ink: str, paper: str) -> Image.Image:
@@ -78,11 +78,11 @@ def coloured(ink: str, paper: str) -> Image.Image:
 
 def broken() -> Image.Image:
     """A pen that skipped: the seven in three parts."""
-    picture = drawn_seven(SIDE)
-    pen = ImageDraw.Draw(picture)
+    image = drawn_seven(SIDE)
+    pen = ImageDraw.Draw(image)
     pen.rectangle((120, 40, 130, 90), fill=240)
     pen.rectangle((130, 150, 260, 158), fill=240)
-    return picture
+    return image
 
 
 def small_in_a_corner() -> Image.Image:
@@ -119,10 +119,10 @@ def test_the_seven_is_found(case: str) -> None:
 
 
 def with_pen(width: int) -> Image.Image:
-    picture = Image.new("L", (SIDE, SIDE), 240)
+    image = Image.new("L", (SIDE, SIDE), 240)
     points = [(80, 70), (220, 70), (135, 245)]
-    ImageDraw.Draw(picture).line(points, fill=20, width=width, joint="curve")
-    return picture
+    ImageDraw.Draw(image).line(points, fill=20, width=width, joint="curve")
+    return image
 
 
 def stroke_width(pixels: np.ndarray) -> float:
@@ -160,14 +160,14 @@ def beside(*parts: Image.Image, vertical: bool = False) -> Image.Image:
 @pytest.mark.parametrize("n", [2, 3])
 @pytest.mark.parametrize("size", [40, 200, 600])
 def test_several_shapes_are_named(n: int, size: int, vertical: bool) -> None:
-    picture = beside(*[drawn_seven(size)] * n, vertical=vertical)
-    assert "several_shapes" in seen(picture).reasons
+    image = beside(*[drawn_seven(size)] * n, vertical=vertical)
+    assert "several_shapes" in seen(image).reasons
 
 
 def shape(draw: Callable[[ImageDraw.ImageDraw], object]) -> Image.Image:
-    picture = Image.new("L", (SIDE, SIDE), 240)
-    draw(ImageDraw.Draw(picture))
-    return picture
+    image = Image.new("L", (SIDE, SIDE), 240)
+    draw(ImageDraw.Draw(image))
+    return image
 
 
 @pytest.mark.parametrize(
@@ -216,11 +216,11 @@ FIGURES: dict[str, list[list[tuple[float, float]]]] = {
 
 
 def figure(name: str, pen: int) -> Image.Image:
-    picture = Image.new("L", (SIDE, SIDE), 255)
+    image = Image.new("L", (SIDE, SIDE), 255)
     for stroke in FIGURES[name]:
         points = [(3 * x, 3 * y) for x, y in stroke]
-        ImageDraw.Draw(picture).line(points, fill=0, width=pen, joint="curve")
-    return picture
+        ImageDraw.Draw(image).line(points, fill=0, width=pen, joint="curve")
+    return image
 
 
 def alike(one: DigitImage, two: DigitImage) -> float:
@@ -230,13 +230,13 @@ def alike(one: DigitImage, two: DigitImage) -> float:
     return max(float(np.corrcoef(pixels, two.pixels.ravel())[0, 1]) for pixels in moved)
 
 
-def cropped(picture: Image.Image, margin: float) -> Image.Image:
+def cropped(image: Image.Image, margin: float) -> Image.Image:
     """Cropped to the ink, with a margin relative to its longer side."""
-    box = Image.eval(picture, lambda value: 255 - value).getbbox()
+    box = Image.eval(image, lambda value: 255 - value).getbbox()
     assert box is not None
     room = round(margin * max(box[2] - box[0], box[3] - box[1]))
     edges = (box[0] - room, box[1] - room, box[2] + room, box[3] + room)
-    inverted = Image.eval(picture, lambda value: 255 - value).crop(edges)
+    inverted = Image.eval(image, lambda value: 255 - value).crop(edges)
     return Image.eval(inverted, lambda value: 255 - value)
 
 
@@ -245,33 +245,33 @@ def cropped(picture: Image.Image, margin: float) -> Image.Image:
 @pytest.mark.parametrize("margin", [0, 0.02, 0.05])
 @pytest.mark.parametrize("pen", [14, 40])
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_digit_that_fills_its_picture_is_found(
+def test_a_digit_that_fills_its_image_is_found(
     name: str, pen: int, margin: float, light_ink: bool, soft: float
 ) -> None:
     whole = figure(name, pen).filter(ImageFilter.GaussianBlur(soft))
     tight = cropped(whole.point(lambda value: 255 if value > 140 else value), margin)
     if light_ink:
         tight = Image.eval(tight, lambda value: 255 - value)
-    image, expected = seen(tight), seen(whole)
-    assert image.reasons == expected.reasons == ()
-    assert alike(image, expected) > 0.9
+    found, expected = seen(tight), seen(whole)
+    assert found.reasons == expected.reasons == ()
+    assert alike(found, expected) > 0.9
 
 
 @pytest.mark.parametrize("side", [25, 40, 60])
 def test_a_small_digit_on_a_large_sheet_is_found(side: int) -> None:
     sheet = Image.new("L", (1000, 800), 255)
     sheet.paste(cropped(figure("2", 24), 0).resize((side * 2 // 3, side)), (610, 500))
-    image, expected = seen(sheet), seen(figure("2", 24))
-    assert image.reasons == ()
-    assert alike(image, expected) > 0.85
+    found, expected = seen(sheet), seen(figure("2", 24))
+    assert found.reasons == ()
+    assert alike(found, expected) > 0.85
 
 
 def test_a_line_of_a_form_through_the_digit_is_taken_away() -> None:
     crossed = figure("7", 16)
     ImageDraw.Draw(crossed).line((0, 200, SIDE, 200), fill=0, width=4)
-    image, expected = seen(crossed), seen(figure("7", 16))
-    assert image.reasons == ()
-    assert alike(image, expected) > 0.85
+    found, expected = seen(crossed), seen(figure("7", 16))
+    assert found.reasons == ()
+    assert alike(found, expected) > 0.85
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -284,22 +284,22 @@ def test_a_band_of_shadow_is_no_digit(turned: bool) -> None:
 @pytest.mark.parametrize("digit", ["one", "seven"])
 def test_a_stroke_from_edge_to_edge_is_no_ruled_line(digit: str) -> None:
     """A tightly cropped 1, or the bar of a tightly cropped 7, touches both edges too."""
-    picture = Image.new("L", (120, 200), 240)
-    pen = ImageDraw.Draw(picture)
+    image = Image.new("L", (120, 200), 240)
+    pen = ImageDraw.Draw(image)
     if digit == "one":
         pen.line((60, 0, 60, 200), fill=20, width=16)
     else:
         pen.line([(0, 8), (119, 8), (50, 199)], fill=20, width=16, joint="curve")
-    image = seen(picture)
-    assert image.reasons == ()
-    rows = np.flatnonzero(image.pixels.max(axis=1) > 128)
+    found = seen(image)
+    assert found.reasons == ()
+    rows = np.flatnonzero(found.pixels.max(axis=1) > 128)
     assert rows[-1] - rows[0] + 1 >= 19
     if digit == "seven":
-        assert (image.pixels[rows[0] : rows[0] + 2] > 128).sum() > 14  # the bar is still there
+        assert (found.pixels[rows[0] : rows[0] + 2] > 128).sum() > 14  # the bar is still there
 
 
 def test_an_empty_frame_is_shown_as_it_is() -> None:
     frame = shape(lambda pen: pen.rectangle((40, 40, 260, 260), outline=10, width=5))
-    image = seen(frame)
-    assert image.pixels[13:16].any()
-    assert not image.pixels[13:16, 13:16].any()
+    found = seen(frame)
+    assert found.pixels[13:16].any()
+    assert not found.pixels[13:16, 13:16].any()

@@ -63,7 +63,7 @@ def test_interval_ends_are_linearly_interpolated_quantiles() -> None:
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, -0.5, math.nan])
-def test_a_level_that_is_no_mass_is_refused(level: float) -> None:
+def test_a_level_that_is_no_mass_is_rejected(level: float) -> None:
     with pytest.raises(ValueError, match="level"):
         credible_interval(draws(UNIFORM), level)
 
@@ -141,7 +141,7 @@ def test_enormous_outputs_stay_probabilities() -> None:
     assert np.isfinite(drawn.classes).all()
 
 
-def test_the_summary_tells_a_strange_picture_from_an_ambiguous_one() -> None:
+def test_the_summary_tells_a_strange_image_from_an_ambiguous_one() -> None:
     p, not_a_digit = draws([0.9, 0.1], [0.5, 0.5]), np.array([[0.2], [0.6]])
     summary, plain = summarise(p, 0.5, not_a_digit), summarise(p, 0.5)
     assert summary.not_a_digit == pytest.approx([0.4])
