@@ -1,4 +1,4 @@
-"""Every readable rendering of a digit is read as the same digit, whatever its format."""
+"""Every format and mode of a digit's image gives the same digit."""
 
 import base64
 import io
@@ -35,16 +35,16 @@ def low_bits_set() -> np.ndarray:
 
 
 def transparent(mode: str, ink: int) -> Image.Image:
-    """Ink of one colour everywhere, and an alpha channel that alone holds the seven."""
+    """One colour everywhere, and an alpha channel that alone holds the seven."""
     plain = Image.new("L", (200, 200), ink)
     return Image.merge(mode, [plain] * (len(mode) - 1) + [mask()])
 
 
 def palette(ink: int) -> Image.Image:
-    """Two palette entries of the same colour; the paper's is to be marked transparent."""
-    picture = Image.fromarray((grey() > 128).astype(np.uint8))
-    picture.putpalette([ink] * 6)
-    return picture
+    """Two palette entries of the same colour; the second is for the transparent paper."""
+    image = Image.fromarray((grey() > 128).astype(np.uint8))
+    image.putpalette([ink] * 6)
+    return image
 
 
 def blue_on_yellow() -> Image.Image:
@@ -52,15 +52,15 @@ def blue_on_yellow() -> Image.Image:
     return Image.composite(ink, paper, mask())
 
 
-def several(form: str, *pictures: Image.Image, **options: object) -> bytes:
+def several(form: str, *images: Image.Image, **options: object) -> bytes:
     buffer = io.BytesIO()
-    pictures[0].save(buffer, form, save_all=True, append_images=list(pictures[1:]), **options)
+    images[0].save(buffer, form, save_all=True, append_images=list(images[1:]), **options)
     return buffer.getvalue()
 
 
-def ask(client: httpx.Client, picture: bytes) -> dict[str, Any]:
-    """An answer, its preview decoded to an array."""
-    answer = client.post("/predict?preview=true", files={"file": picture})
+def ask(client: httpx.Client, image: bytes) -> dict[str, Any]:
+    """Ask for an answer; its preview is decoded to an array."""
+    answer = client.post("/predict?preview=true", files={"file": image})
     assert answer.status_code == 200, answer.text
     body: dict[str, Any] = answer.json()
     data = base64.b64decode(body["preview"].split(",")[1])
@@ -75,7 +75,7 @@ def likeness(a: np.ndarray, b: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def plain(client: httpx.Client, seven_png: bytes) -> np.ndarray:
-    """What the network sees of the plain grey PNG."""
+    """The network's input for the plain grey PNG."""
     preview: np.ndarray = ask(client, seven_png)["preview"]
     return preview
 
@@ -111,7 +111,7 @@ RENDERINGS: dict[str, Callable[[], bytes]] = {
     ),
     "JPEG CMYK": lambda: encoded(drawn_seven().convert("CMYK"), "JPEG"),
     "JPEG of 4000 pixels a side": lambda: encoded(drawn_seven(4000), "JPEG"),
-    "JPEG of two pictures (MPO)": lambda: several(
+    "JPEG of two images (MPO)": lambda: several(
         "MPO", drawn_seven(), Image.new("L", (200, 200), 240)
     ),
     "JPEG with damaged EXIF": lambda: encoded(drawn_seven(), "JPEG", exif=b"Exif\0\0II*\0noise"),
@@ -165,7 +165,7 @@ def test_the_seven_is_read_from_every_rendering(
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_photo_is_read_upright_however_the_camera_was_held(
+def test_the_exif_orientation_is_applied(
     client: httpx.Client, plain: np.ndarray, orientation: int
 ) -> None:
     body = ask(client, oriented(orientation))
@@ -187,7 +187,7 @@ def test_only_the_first_frame_or_page_counts(
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (1, 4000), (4000, 1)])
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])
-def test_blank_pictures_of_odd_sizes_have_no_ink(
+def test_blank_images_of_odd_sizes_have_no_ink(
     client: httpx.Client, size: tuple[int, int], form: str
 ) -> None:
     for paper in (0, 255):

@@ -80,6 +80,7 @@ def test_the_report_of_the_bundled_model_is_served(client: httpx.Client) -> None
     assert client.get("/model").json()["version"] in answer.text
 
 
+@pytest.mark.not_through_ray("on Ray, MNN_CHECKPOINT has no effect")
 def test_a_report_is_served_only_with_its_model(
     make_server: Callable[..., Server], tmp_path: Path
 ) -> None:

@@ -19,6 +19,8 @@ from tests.support.service.problems import check_problem
 from tests.support.service.raw_http import begin_request, connected, receive_all
 from tests.support.service.server import Server, free_port, service_environment
 
+pytestmark = pytest.mark.not_through_ray("it stops a process")
+
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -160,6 +162,7 @@ LOADING_SLOWLY = """
 import sys, time
 from service import __main__
 from service.model_lifecycle import reloader
+
 def load(*_, **__):
     print("loading", flush=True)
     time.sleep(40)

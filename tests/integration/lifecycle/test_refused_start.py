@@ -16,6 +16,8 @@ from tests.support.checkpoints import spoil, tiny_checkpoint
 from tests.support.service.in_process import running
 from tests.support.service.server import Server, error_of_start, service_environment
 
+pytestmark = pytest.mark.not_through_ray("it starts a process")
+
 MakeServer = Callable[..., Server]
 
 

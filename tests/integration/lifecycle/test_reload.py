@@ -23,6 +23,8 @@ from tests.support.service.api_key import KEY, bearer
 from tests.support.service.metrics import counted, metric_value
 from tests.support.service.server import Server
 
+pytestmark = pytest.mark.not_through_ray("on Ray, the deployment manages the weights")
+
 INTERVAL_S = 0.05
 
 

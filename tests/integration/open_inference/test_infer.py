@@ -27,11 +27,11 @@ from model.preprocessing.normalize import DigitImage, open_bytes
 from service import Settings, create_app
 from service.open_inference import routes
 from service.open_inference.codec import MAX_BODY_BYTES, OUTPUTS, TensorRequest
+from tests.support.paths import ROOT
 from tests.support.service.api_key import KEY, bearer
 from tests.support.service.engines import FailingEngine, WaitingEngine, n_pending, serve_engine
 from tests.support.service.in_process import running, started
 from tests.support.service.metrics import counted, metric_value
-from tests.support.paths import ROOT
 from tests.support.service.problems import LEAKS, TIMING
 from tests.support.service.raw_http import connected, read_answer
 from tests.support.service.server import Server
@@ -474,8 +474,8 @@ BODIES: dict[str, tuple[int, str, bytes, dict[str, str]]] = {
         {"Content-Encoding": "gzip"},
     ),
     "a bomb of objects": (
-        400,
-        "object",
+        413,
+        "besides the numbers",
         gzip.compress(b"[" + b"{}," * 2_000_000 + b"{}]"),
         {"Content-Encoding": "gzip"},
     ),

@@ -5,8 +5,12 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+import pytest
+
 from tests.support.service.raw_http import connected
 from tests.support.service.server import Server
+
+pytestmark = pytest.mark.not_through_ray("it limits the descriptors of a process")
 
 
 @contextmanager

@@ -19,10 +19,10 @@ from service.server.connection import (
     MAX_PIPELINED,
     make_connection_class,
 )
+from tests.support.process import rss_kb
 from tests.support.service.in_process import serving
 from tests.support.service.metrics import counted, metric_value
 from tests.support.service.problems import check_problem
-from tests.support.process import rss_kb
 from tests.support.service.raw_http import closed, connected, head, part, read_answer, receive_all
 from tests.support.service.server import Server, free_port
 

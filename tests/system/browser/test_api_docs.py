@@ -1,4 +1,4 @@
-"""`/docs` in a real browser: shown, and tried out, with nobody else asked for anything."""
+"""`/docs` in a real browser: shown and tried out, without any other host."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +7,9 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.support.paths import ROOT
-from tests.support.server import Server
+from tests.support.service.api_key import KEY
+from tests.support.service.server import Server
 
-KEY = "sixteen characters or more"
 SEVEN = ROOT / "docs" / "examples" / "seven.png"
 
 OpenPage = Callable[..., Page]
@@ -38,7 +38,7 @@ def status(live: Locator) -> Locator:
 @pytest.mark.parametrize(
     ("scheme", "ground"), [("light", "rgb(255, 255, 255)"), ("dark", "rgb(28, 32, 34)")]
 )
-def test_a_picture_is_tried_out_in_light_and_dark(
+def test_an_image_is_tried_out_in_light_and_dark(
     open_page: OpenPage, server: Server, pictures: Path, scheme: str, ground: str
 ) -> None:
     page = open_page(f"{server.url}/docs", color_scheme=scheme)
@@ -55,7 +55,7 @@ def test_a_picture_is_tried_out_in_light_and_dark(
     expect(live).to_contain_text("x-request-id")
 
 
-def test_several_pictures_are_tried_out(open_page: OpenPage, server: Server) -> None:
+def test_several_images_are_tried_out(open_page: OpenPage, server: Server) -> None:
     page = open_page(f"{server.url}/docs")
     batch = operation(page, "post", "/predict/batch")
     batch.get_by_role("button", name="Try it out").click()
@@ -69,10 +69,10 @@ def test_several_pictures_are_tried_out(open_page: OpenPage, server: Server) -> 
     expect(live).to_contain_text('"results"')
 
 
-def test_the_key_is_given_once_and_sent_along(
+def test_the_key_is_entered_once_and_sent_with_each_request(
     open_page: OpenPage, make_server: Callable[..., Server]
 ) -> None:
-    server = make_server(device="cpu", draws=40, api_key=KEY, key_for_all=True)
+    server = make_server(device="cpu", draws=40, api_key=KEY, require_api_key=True)
     page = open_page(f"{server.url}/docs", expect_errors=True)
     reload = operation(page, "post", "/model/reload")
     reload.get_by_role("button", name="Try it out").click()

@@ -35,10 +35,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two files whose answers differ in every number, and one that is cut off."""
     folder = tmp_path_factory.mktemp("weights")
     files = {name: folder / f"{name}.safetensors" for name in ("old", "new", "broken")}
-    shipped = load_checkpoint(BUNDLED)
-    save_checkpoint(shipped, files["old"])
-    posterior = dataclasses.replace(shipped.posterior, seed=shipped.posterior.seed + 1)
-    other = dataclasses.replace(shipped, posterior=posterior, digest=posterior.digest())
+    bundled = load_checkpoint(BUNDLED)
+    save_checkpoint(bundled, files["old"])
+    posterior = dataclasses.replace(bundled.posterior, seed=bundled.posterior.seed + 1)
+    other = dataclasses.replace(bundled, posterior=posterior, digest=posterior.digest())
     save_checkpoint(other, files["new"])
     files["broken"].write_bytes(BUNDLED.read_bytes()[:100_000])
     return files

@@ -152,7 +152,7 @@ def test_an_open_loop_sends_on_schedule_and_counts_waiting_from_when_it_was_due(
     run(scenario())
 
 
-def test_a_client_that_leaves_is_told_from_one_that_was_lost() -> None:
+def test_a_client_that_leaves_is_not_counted_as_lost() -> None:
     async def scenario() -> None:
         request = get("/abandoned")
         async with answering(saying(OK, after_s=0.5)) as (where, connections):

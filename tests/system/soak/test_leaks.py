@@ -24,7 +24,7 @@ CLIENTS = 16
 
 
 def with_abandoned(seed: int = 0) -> tuple[list[bytes | Abandoned], list[int]]:
-    """The mixed requests, and beside every fourth one whose client leaves; the statuses due."""
+    """Return mixed requests, every fourth followed by an abandoned one, and the statuses."""
     rng = random.Random(seed)
     requests: list[bytes | Abandoned] = []
     statuses = []
@@ -36,7 +36,7 @@ def with_abandoned(seed: int = 0) -> tuple[list[bytes | Abandoned], list[int]]:
             n_bytes = int(share * len(asked.request))
             requests.append(Abandoned(asked.request, n_bytes, rng.uniform(0, 0.03)))
             statuses.append(0)
-    # Large enough to have been put on disk when its client leaves.
+    # Large enough to be on disk when its client leaves.
     large = form("/predict", encoded(Image.new("L", (1300, 1300), 250), "BMP"))
     requests.append(Abandoned(large, len(large) - 10, 0.01))
     statuses.append(0)
@@ -44,13 +44,13 @@ def with_abandoned(seed: int = 0) -> tuple[list[bytes | Abandoned], list[int]]:
 
 
 def at_rest(server: Server) -> Holdings:
-    """What the service holds once the threads that only wait for more to do have given up."""
+    """Return what the service holds once idle threads have ended."""
     time.sleep(choose(1, 12))
     return holdings(server.process.pid)
 
 
 def temporary_files(held: Holdings, folder: Path) -> set[str]:
-    """Files of the temporary folder, those without a name among them: they are open."""
+    """Return the files of the temporary folder, also open ones without a name."""
     opened = {path for path in held.descriptors.values() if "(deleted)" in path}
     return opened | {str(path) for path in folder.iterdir()}
 
@@ -111,12 +111,12 @@ def test_many_requests_leak_nothing(
         or (answer.status == 0) != (answer.end is End.LEFT)
     ]
     found.note("statuses", str(counted(answers)))
-    found.require("answers of another status than is due", len(wrong), "0", not wrong)
+    found.require("answers with an unexpected status", len(wrong), "0", not wrong)
     growth = 100 * (after.rss_kb / before.rss_kb - 1)
     found.note(f"memory after {FIRST:,}, MB", before.rss_kb / 1000)
     found.note(f"memory after {ALL:,}, MB", after.rss_kb / 1000)
     found.require("growth of memory, %", growth, "≤ 10", growth <= 10, strict=False)
-    # Threads are told at rest in the long form alone: it takes them ten seconds.
+    # Idle threads end after ten seconds, for which only the long form waits.
     more = after.threads - before.threads
     found.require("more threads", more, "≤ 0", more <= 0, strict=False)
     more = len(after.descriptors) - len(before.descriptors)

@@ -21,20 +21,20 @@ CLIENTS = 24
 
 
 def grace_s() -> float:
-    """How long Docker waits for a stop before it kills."""
+    """Return how long Docker waits before it kills a stopping container."""
     composed = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     return float(composed["services"]["service"]["stop_grace_period"].removesuffix("s"))
 
 
 @dataclass
 class Stop:
-    """What became of everything around one stop.
+    """One stop and the answers around it.
 
     Attributes:
-        predictions: What became of the pictures, of all clients.
-        probes: What became of the questions whether requests should be sent here.
+        predictions: Answers to images, of all clients.
+        probes: Answers to readiness probes.
         signalled: When the signal was sent.
-        open_until: When the listener was open for certain, for the last time.
+        open_until: The last time at which the listener was certainly open.
         ended_s: Seconds from the signal until the process had ended.
     """
 
@@ -45,33 +45,29 @@ class Stop:
     ended_s: float
 
     def accepted(self, answers: list[Answer]) -> list[Answer]:
-        """Those who had connected and sent everything while the listener was open for certain."""
+        """Return those whose requests were complete while the listener was certainly open."""
         return [answer for answer in answers if answer.sent <= self.open_until]
 
     @property
     def lost(self) -> list[Answer]:
-        """Those who were accepted, and answered otherwise than they should be.
-
-        Who asks for a reading gets it, or is told that the queue is full: that the service is about
-        to stop is for the probe alone to say.
-        """
+        """Accepted requests without a proper answer: 200 or 429, and for probes 200 or 503."""
         return [a for a in self.accepted(self.predictions) if a.status not in (200, 429)] + [
             a for a in self.accepted(self.probes) if a.status not in (200, 503)
         ]
 
     @property
     def warned(self) -> int:
-        """How many probes were told that the service is about to stop."""
+        """How many probes learned that the service is about to stop."""
         return sum(answer.status == 503 for answer in self.probes)
 
     @property
     def undecided(self) -> list[Answer]:
-        """Those who had sent everything, maybe after it was closed."""
+        """Requests that were complete when the listener may have been closed."""
         return [a for a in self.predictions + self.probes if a.sent > self.open_until]
 
 
 async def open_until(where: Address) -> float:
-    """Knock every few milliseconds until nobody opens; when the last knock began that was heard."""
+    """Connect every few milliseconds until it fails; returns when the last success began."""
     heard = 0.0
     while True:
         began = time.monotonic()
@@ -85,14 +81,14 @@ async def open_until(where: Address) -> float:
 
 
 async def stopped_under_load(server: Server, request: bytes) -> Stop:
-    """Load from before the stop until nobody is let in any more."""
+    """Send load from before the stop until connections are refused."""
     refused = asyncio.Event()
 
     def seen(answer: Answer) -> None:
         if answer.end is End.REFUSED:
             refused.set()
 
-    # Those that keep their connections, and those that come anew each time.
+    # Half of the clients keep their connections.
     where = address(server)
     keeping = Load(where, [request, get("/health/ready")], seen=seen)
     anew = Load(where, [request], seen=seen, keep_alive=False)

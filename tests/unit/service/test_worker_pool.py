@@ -257,7 +257,7 @@ def test_a_job_past_its_deadline_is_504_and_never_begun(
             await pool.run(jobs(work, 2, 3))
         assert caught.value.status_code == 504
 
-    with pytest.raises(ProblemError):  # the first is late, too: it is held for longer
+    with pytest.raises(ProblemError):  # the first is late, too
         while_busy(work, pool, late)
     assert asyncio.run(answers(pool, work, 4)) == [41]
     assert work.decoded == [1, 4]
@@ -452,7 +452,7 @@ def test_the_queue_has_room_again_after_errors(make: Callable[..., WorkerPool], 
     assert pool.admission.pending.count == 0
 
 
-def test_queue_and_compute_times_are_told_apart(
+def test_queue_and_compute_times_are_measured_apart(
     make: Callable[..., WorkerPool], work: Work
 ) -> None:
     pool = make()
