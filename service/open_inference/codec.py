@@ -114,7 +114,7 @@ _Nested = Annotated[list[_Image], Meta(min_length=1)]
 _Data = {"anyOf": [*map(msgspec.json.schema, (_Flat, _Nested, None))]}
 
 
-class InputParameters(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+class InputParameters(Struct, forbid_unknown_fields=True):
     """Parameters of the input."""
 
     binary_data_size: Annotated[
@@ -124,7 +124,7 @@ class InputParameters(Struct, frozen=True, gc=False, forbid_unknown_fields=True)
     content_type: _Ignored = UNSET
 
 
-class RequestInput(Struct, frozen=True, gc=False):
+class RequestInput(Struct):
     """The input tensor."""
 
     name: Literal["images"]
@@ -147,7 +147,7 @@ class RequestInput(Struct, frozen=True, gc=False):
     parameters: InputParameters | None = None
 
 
-class OutputParameters(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+class OutputParameters(Struct, forbid_unknown_fields=True):
     """Parameters of a requested output."""
 
     binary_data: Annotated[
@@ -159,14 +159,14 @@ class OutputParameters(Struct, frozen=True, gc=False, forbid_unknown_fields=True
     content_type: _Ignored = UNSET
 
 
-class RequestedOutput(Struct, frozen=True, gc=False):
+class RequestedOutput(Struct):
     """A requested output."""
 
     name: Annotated[str, Meta(extra_json_schema={"enum": list(OUTPUTS)})]
     parameters: OutputParameters | None = None
 
 
-class RequestParameters(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+class RequestParameters(Struct, forbid_unknown_fields=True):
     """Parameters of the request."""
 
     samples: Annotated[
@@ -190,7 +190,7 @@ class RequestParameters(Struct, frozen=True, gc=False, forbid_unknown_fields=Tru
     triton_enable_empty_final_response: _Ignored = UNSET
 
 
-class InferRequest(Struct, frozen=True, gc=False):
+class InferRequest(Struct):
     """The JSON of an inference request."""
 
     inputs: tuple[RequestInput]
@@ -284,19 +284,16 @@ def read_request(body: bytes, json_length: int | None = None) -> TensorRequest:
         TensorError: If it is invalid; the message names the member and what is expected.
     """
     text = body if json_length is None else body[:json_length]
+    if 2 * text.count(b"{") > _MAX_JSON_BYTES:  # each object has two bytes and costs time
+        raise _too_much_json()
     request = _decode(_REQUEST, text)
     parameters = request.parameters or RequestParameters()
     (tensor,) = request.inputs
     if tensor.shape[0] > MAX_IMAGES:
         raise TensorError(f"At most {MAX_IMAGES} images are allowed; send several requests.", 413)
     data = b"" if isinstance(tensor.data, UnsetType) else bytes(tensor.data)
-    n_bytes = len(text) - len(data)
-    if n_bytes > _MAX_JSON_BYTES:
-        raise TensorError(
-            f"The JSON has {n_bytes:,} bytes besides the numbers in 'data'; at most "
-            f"{_MAX_JSON_BYTES:,} are allowed.",
-            413,
-        )
+    if len(text) - len(data) > _MAX_JSON_BYTES:
+        raise _too_much_json()
     outputs = _read_outputs(request.outputs, binary=bool(parameters.binary_data_output))
     tail = None if json_length is None else memoryview(body)[json_length:]
     pixels = _read_pixels(tensor, b"" if data == b"null" else data, tail)
@@ -373,6 +370,14 @@ def _invalid(path: str, reason: str) -> TensorError:
     shown = reason[:80].replace("`", "'").encode("unicode_escape").decode()
     status: Literal[400, 422] = 422 if _INVALID_PARAMETER.fullmatch(path) else 400
     return TensorError(f"{name} is invalid: {shown[:1].lower()}{shown[1:160]}. {hint}", status)
+
+
+def _too_much_json() -> TensorError:
+    return TensorError(
+        f"The JSON has more than {_MAX_JSON_BYTES:,} bytes besides the numbers in 'data'; send "
+        "less.",
+        413,
+    )
 
 
 def _read_outputs(requested: Sequence[RequestedOutput] | None, *, binary: bool) -> dict[str, bool]:

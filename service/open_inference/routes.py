@@ -17,29 +17,8 @@ from service.errors import inference_responses, tensor_error
 from service.inference.jobs import TensorJob
 from service.inference.run_jobs import run_jobs
 from service.model_lifecycle.loading import LoadedModel
-from service.open_inference.codec import (
-    INPUT,
-    JSON_LENGTH,
-    MAX_BODY_BYTES,
-    OUTPUTS,
-    TensorError,
-    TensorRequest,
-    read_json_length,
-    read_request,
-    write_response,
-)
-from service.open_inference.schemas import (
-    INFER_REQUEST,
-    INFER_RESPONSE,
-    PATH,
-    VERSION_PATH,
-    Live,
-    ModelMetadata,
-    ModelReady,
-    Ready,
-    ServerMetadata,
-    TensorMetadata,
-)
+from service.open_inference import codec, schemas
+from service.open_inference.codec import JSON_LENGTH, TensorError, TensorRequest
 from service.settings import Settings
 
 __all__ = ["body_limits", "router"]
@@ -48,12 +27,12 @@ router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
 _MODEL = "/models/{name}"
 _VERSION = "/models/{name}/versions/{version}"
-_WITH_PATH, _WITH_VERSION = {"parameters": PATH}, {"parameters": VERSION_PATH}
+_WITH_PATH, _WITH_VERSION = {"parameters": schemas.PATH}, {"parameters": schemas.VERSION_PATH}
 _MODEL_RESPONSES = {
     200: {"description": "The model that the path names."},
     **inference_responses(401, 404, 500, 503),
 }
-_INFER_RESPONSES = INFER_RESPONSE | inference_responses(
+_INFER_RESPONSES = schemas.INFER_RESPONSE | inference_responses(
     400, 401, 404, 408, 413, 415, 422, 429, 500, 503, 504
 )
 
@@ -64,15 +43,15 @@ _MIN_COMPRESSED = 1024
 
 def body_limits(settings: Settings) -> dict[str, int]:
     """Return the most bytes of a body, by route."""
-    limit = min(MAX_BODY_BYTES, settings.max_body_bytes)
+    limit = min(codec.MAX_BODY_BYTES, settings.max_body_bytes)
     return {f"/v2{path}/infer": limit for path in (_MODEL, _VERSION)}
 
 
 @router.get("", responses=inference_responses(401, 500), response_description="This service.")
 @router.get("/", include_in_schema=False)
-async def server_metadata() -> ServerMetadata:
+async def server_metadata() -> schemas.ServerMetadata:
     """This service, and the extensions of the protocol that it supports."""
-    return ServerMetadata(
+    return schemas.ServerMetadata(
         name="maybe-neural-network",
         version=importlib.metadata.version("maybe-neural-network"),
         extensions=["binary_tensor_data"],
@@ -80,9 +59,9 @@ async def server_metadata() -> ServerMetadata:
 
 
 @router.get("/health/live", response_description="The process runs.")
-async def live() -> Live:
+async def live() -> schemas.Live:
     """200 while the process runs."""
-    return Live(live=True)
+    return schemas.Live(live=True)
 
 
 @router.get(
@@ -90,50 +69,54 @@ async def live() -> Live:
     responses=inference_responses(503),
     response_description="Requests should be sent here.",
 )
-async def ready(service: ServiceDep) -> Ready:
+async def ready(service: ServiceDep) -> schemas.Ready:
     """200 when requests should be sent here, else 503."""
     service.provider.check_ready()
-    return Ready(ready=True)
+    return schemas.Ready(ready=True)
 
 
 @router.get(_MODEL, responses=_MODEL_RESPONSES, openapi_extra=_WITH_PATH)
 @router.get(_VERSION, responses=_MODEL_RESPONSES, openapi_extra=_WITH_VERSION)
-async def model_metadata(request: Request, model: Model) -> ModelMetadata:
+async def model_metadata(request: Request, model: Model) -> schemas.ModelMetadata:
     """The inputs and outputs of the model."""
     _check_name(request, model)
     n_classes = len(model.classifier.labels)
-    return ModelMetadata(
+    return schemas.ModelMetadata(
         name=model.name,
         versions=[model.version],
         platform="maybe-neural-network_safetensors",
-        inputs=[TensorMetadata(name=INPUT, datatype="UINT8", shape=[-1, SIDE, SIDE])],
+        inputs=[schemas.TensorMetadata(name=codec.INPUT, datatype="UINT8", shape=[-1, SIDE, SIDE])],
         outputs=[
-            TensorMetadata(
+            schemas.TensorMetadata(
                 name=name,
                 datatype=tensor.datatype,
                 shape=[-1, n_classes] if tensor.per_class else [-1],
             )
-            for name, tensor in OUTPUTS.items()
+            for name, tensor in codec.OUTPUTS.items()
         ],
     )
 
 
 @router.get(f"{_MODEL}/ready", responses=_MODEL_RESPONSES, openapi_extra=_WITH_PATH)
 @router.get(f"{_VERSION}/ready", responses=_MODEL_RESPONSES, openapi_extra=_WITH_VERSION)
-async def model_ready(request: Request, model: Model, service: ServiceDep) -> ModelReady:
+async def model_ready(request: Request, model: Model, service: ServiceDep) -> schemas.ModelReady:
     """200 when requests about this model should be sent here, else 503 or 404."""
     service.provider.check_ready()
     _check_name(request, model)
-    return ModelReady(name=model.name, ready=True)
+    return schemas.ModelReady(name=model.name, ready=True)
 
 
 def _infer_extra(path: list[dict[str, Any]]) -> dict[str, Any]:
-    return {**INFER_REQUEST, "parameters": [*path, *INFER_REQUEST["parameters"]]}
+    return {**schemas.INFER_REQUEST, "parameters": [*path, *schemas.INFER_REQUEST["parameters"]]}
 
 
-@router.post(f"{_MODEL}/infer", responses=_INFER_RESPONSES, openapi_extra=_infer_extra(PATH))
 @router.post(
-    f"{_VERSION}/infer", responses=_INFER_RESPONSES, openapi_extra=_infer_extra(VERSION_PATH)
+    f"{_MODEL}/infer", responses=_INFER_RESPONSES, openapi_extra=_infer_extra(schemas.PATH)
+)
+@router.post(
+    f"{_VERSION}/infer",
+    responses=_INFER_RESPONSES,
+    openapi_extra=_infer_extra(schemas.VERSION_PATH),
 )
 async def infer(request: Request, model: Model, service: ServiceDep) -> Response:
     """Predict for images that are the network's input already: they are not preprocessed."""
@@ -159,20 +142,14 @@ async def _predict(
 ) -> list[Prediction]:
     level = DEFAULT_LEVEL if tensors.level is None else tensors.level
     samples = model.classifier.check_request(tensors.samples, level)
+    jobs = [
+        TensorJob(
+            classifier=model.classifier, samples=samples, level=level, image=DigitImage(pixels)
+        )
+        for pixels in tensors.images
+    ]
     results = await run_jobs(
-        request,
-        [
-            TensorJob(
-                classifier=model.classifier,
-                samples=samples,
-                level=level,
-                image=DigitImage(pixels),
-            )
-            for pixels in tensors.images
-        ],
-        pool=service.provider.pool,
-        metrics=service.metrics,
-        since=since,
+        request, jobs, pool=service.provider.pool, metrics=service.metrics, since=since
     )
     return [result.get() for result in results]
 
@@ -213,8 +190,8 @@ def _check_name(request: Request, model: LoadedModel) -> None:
 def _decode(request: Request, body: bytes) -> TensorRequest:
     headers = request.headers
     encoding = ", ".join(headers.getlist("content-encoding"))
-    plain = decompress(body, encoding, MAX_BODY_BYTES)
-    return read_request(plain, read_json_length(headers.get(JSON_LENGTH), len(plain)))
+    plain = decompress(body, encoding, codec.MAX_BODY_BYTES)
+    return codec.read_request(plain, codec.read_json_length(headers.get(JSON_LENGTH), len(plain)))
 
 
 def _encode(
@@ -230,7 +207,7 @@ def _encode(
         "level": round(first.level, 6),
         "calibrated": first.calibrated,
     }
-    body, json_length = write_response(head, predictions, tensors.outputs)
+    body, json_length = codec.write_response(head, predictions, tensors.outputs)
     headers = {"Vary": "Accept-Encoding"}
     if json_length is not None:
         headers[JSON_LENGTH] = str(json_length)
