@@ -92,14 +92,12 @@ def selective_threshold(
     exact binomial bounds after Clopper and Pearson (1934).
     """
     _check_share(target=target, confidence=confidence)
-    threshold = -1.0
-    for candidate in grid:
-        accepted = scores <= candidate
-        errors = int((accepted & ~correct).sum())
-        if not binom.cdf(errors, int(accepted.sum()), target) <= 1 - confidence:
-            break
-        threshold = float(candidate)
-    return threshold
+    order = np.argsort(scores)
+    n_accepted = np.searchsorted(scores[order], grid, side="right")
+    n_errors = np.concatenate([[0], np.cumsum(~correct[order])])[n_accepted]
+    certified = binom.cdf(n_errors, n_accepted, target) <= 1 - confidence
+    n_certified = len(grid) if certified.all() else int(certified.argmin())
+    return float(grid[n_certified - 1]) if n_certified else -1.0
 
 
 def conformal_threshold(probability: Floats, labels: Labels, coverage: float) -> float:

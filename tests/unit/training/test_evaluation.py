@@ -179,6 +179,7 @@ SMALL = replace(
 )
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_test_images_and_ood_sets_are_opened_after_all_choices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +205,7 @@ def test_test_images_and_ood_sets_are_opened_after_all_choices(
     sys.addaudithook(notice)  # it stays, and finds nothing more once the folder is gone
     monkeypatch.setattr(pipeline, "make_rules", calibrate)
     monkeypatch.setattr(robustness, "ANGLES_DEG", (0,))
+    monkeypatch.setattr(robustness, "KINDS", ("fog",))
     found = pipeline.train(
         Watched(),
         replace(SMALL, output=tmp_path / "out" / "x.safetensors"),

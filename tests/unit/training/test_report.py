@@ -72,16 +72,6 @@ class Page(HTMLParser):
         return [attrs["id"] for attrs in self.all("section")]
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw no figures, which takes nearly all of a report's time."""
-    for name in vars(figures):
-        if name.startswith("plot_"):
-            monkeypatch.setattr(figures, name, lambda *_, **__: None)
-    embedded = figures.EmbeddedFigure("data:image/png;base64,", 900, 400)
-    monkeypatch.setattr(figures, "embed", lambda _: embedded)
-
-
 def written(path: Path, what: Evaluation) -> Page:
     write_report(what, path / "report.html")
     return Page((path / "report.html").read_text())
@@ -90,7 +80,10 @@ def written(path: Path, what: Evaluation) -> Page:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Page]:
     folder = tmp_path_factory.mktemp("report")
-    return folder / "report.html", written(folder, random_evaluation())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "N_EXAMPLES", 2)
+        patch.setattr(report, "N_OOD_EXAMPLES", 1)
+        return folder / "report.html", written(folder, random_evaluation())
 
 
 # The page by itself
@@ -189,7 +182,7 @@ def test_the_rules_state_their_guarantees(whole: tuple[Path, Page]) -> None:
     assert "does not hold for these metrics" not in whole[1].words
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("no_figures")
 def test_it_says_so_if_the_guarantee_does_not_hold(tmp_path: Path) -> None:
     other = written(tmp_path, random_evaluation(n_draws=5)).words
     assert "This report uses 5 draws, but the rule was calibrated with 20" in other
@@ -228,7 +221,7 @@ MISSING = {
 }  # fmt: skip
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize(("changes", "missing"), MISSING.values(), ids=MISSING)
 def test_a_section_without_data_is_left_out_with_its_link(
     tmp_path: Path, changes: dict[str, Any], missing: set[str]
@@ -238,7 +231,7 @@ def test_a_section_without_data_is_left_out_with_its_link(
     assert {attrs["href"] for attrs in html.all("a")} == {f"#{name}" for name in html.ids()}
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("no_figures")
 def test_metrics_that_are_no_numbers_are_dashes(tmp_path: Path) -> None:
     metrics = dataclasses.replace(
         METRICS,
@@ -251,7 +244,7 @@ def test_metrics_that_are_no_numbers_are_dashes(tmp_path: Path) -> None:
     assert "–" in html.words
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("no_figures")
 def test_no_metrics_of_an_output_that_is_not_there(tmp_path: Path) -> None:
     scores = {"not_a_digit": 0.5, "one_minus_joint_probability": 0.75, "predictive_entropy": 0.8}
     for share, there in ((0.0, False), (0.1, True)):
@@ -267,7 +260,7 @@ def test_no_metrics_of_an_output_that_is_not_there(tmp_path: Path) -> None:
         assert "0.8000" in words
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("no_figures")
 def test_no_errors_are_said_in_words(tmp_path: Path) -> None:
     part = random_predictions("test")
     right = dataclasses.replace(part, labels=part.summary.probability.argmax(axis=1))
@@ -275,7 +268,7 @@ def test_no_errors_are_said_in_words(tmp_path: Path) -> None:
     assert "None of the 40 predictions is wrong." in html.words
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("no_figures")
 def test_a_network_with_a_not_a_digit_output_gets_figures_of_it(tmp_path: Path) -> None:
     parts = {"test": random_predictions("test", not_a_digit=True)}
     ood = {"clothes": random_predictions("clothes", 20, digits=False, not_a_digit=True)}
@@ -288,7 +281,7 @@ def test_a_network_with_a_not_a_digit_output_gets_figures_of_it(tmp_path: Path) 
         assert "a digit of" not in image["alt"]
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("known", OOD_SETS, ids=lambda known: known.name)
 def test_each_out_of_distribution_set_is_described(tmp_path: Path, known: Any) -> None:
     ood = {known.name: random_predictions(known.name, 20, digits=False)}
@@ -300,7 +293,7 @@ def test_each_out_of_distribution_set_is_described(tmp_path: Path, known: Any) -
 # Hostile names
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("no_figures")
 def test_names_are_text_wherever_they_stand(tmp_path: Path) -> None:
     checkpoint = random_evaluation().checkpoint
     config = dataclasses.replace(
@@ -364,7 +357,7 @@ def test_the_json_holds_the_metrics(whole: tuple[Path, Page]) -> None:
     assert found["intervals"]["another"]["unsure"] == {"n": 56, "held": 0.54}
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("no_figures")
 def test_json_has_no_word_for_what_is_not_a_number(tmp_path: Path) -> None:
     part = dataclasses.replace(PART, nll=math.nan, intervals={"nll": (0.5, -math.inf)})
     metrics = dataclasses.replace(METRICS, parts={"test": part})
@@ -378,7 +371,7 @@ def test_json_has_no_word_for_what_is_not_a_number(tmp_path: Path) -> None:
     assert (found["nll"], found["intervals"], found["error"]) == (None, {"nll": [0.5, None]}, 0.005)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("suffix", [".html", ".json"])
 def test_a_file_is_whole_or_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
@@ -400,7 +393,7 @@ def test_a_file_is_whole_or_the_old_one(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.json"]
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("no_figures")
 def test_nothing_is_written_of_what_cannot_be_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
     write_atomically(path, html.encode())
 
 
-def _render(evaluation: Evaluation, now: datetime) -> str:
+@cache
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("training.reporting.html"),
         autoescape=True,
@@ -59,18 +61,26 @@ def _render(evaluation: Evaluation, now: datetime) -> str:
         "percent": tables.percent,
         "spaced": columns.spaced,
     }
-    return environment.get_template("page.html").render(
-        evaluation=evaluation,
-        checkpoint=evaluation.checkpoint,
-        metrics=evaluation.metrics,
-        main=evaluation.main,
-        figures=ReportFigures(evaluation),
-        tables=tables,
-        columns=columns,
-        ood_sets=OOD_SETS,
-        n_examples=N_EXAMPLES,
-        n_ood_examples=N_OOD_EXAMPLES,
-        now=now,
+    return environment
+
+
+def _render(evaluation: Evaluation, now: datetime) -> str:
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            evaluation=evaluation,
+            checkpoint=evaluation.checkpoint,
+            metrics=evaluation.metrics,
+            main=evaluation.main,
+            figures=ReportFigures(evaluation),
+            tables=tables,
+            columns=columns,
+            ood_sets=OOD_SETS,
+            n_examples=N_EXAMPLES,
+            n_ood_examples=N_OOD_EXAMPLES,
+            now=now,
+        )
     )
 
 
