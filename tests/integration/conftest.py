@@ -12,8 +12,8 @@ SharedServer = Callable[..., Server]
 
 @pytest.fixture(scope="session")
 def small_server(shared_server: SharedServer) -> Server:
-    """A service with few draws."""
-    return shared_server(device="cpu", draws=40)
+    """A service with few draws, which logs everything."""
+    return shared_server(device="cpu", draws=40, log_level="debug")
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ def starting(make_server: Callable[..., Server], seven_png: bytes) -> tuple[Serv
     Returns:
         The service, ready, and its answers until then: (name, answer).
     """
-    server = make_server(ready=False, draws=1000, checkpoint=ABSENT)
+    server = make_server(ready=False, draws=400, checkpoint=ABSENT)
     answers: list[tuple[str, httpx.Response]] = []
     deadline = time.monotonic() + 60
     with server.client() as client:
@@ -130,7 +130,7 @@ def test_more_draws_are_another_version_that_starts_with_the_same_draws(
     server: Server, starting: tuple[Server, Any], seven_png: bytes
 ) -> None:
     many, _ = starting
-    assert described(many)["draws"] == 1000
+    assert described(many)["draws"] == 400
     assert described(many)["version"] != described(server)["version"]
     assert answered(many, seven_png)["calibrated"] is False
     first, same = answered(many, seven_png, samples=100), answered(server, seven_png)

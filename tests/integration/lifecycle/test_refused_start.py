@@ -45,6 +45,21 @@ def check_refused(server: Server, *reasons: str) -> None:
     assert "Traceback" not in log
 
 
+def check_refused_here(caplog: pytest.LogCaptureFixture, path: Path, *reasons: str) -> None:
+    """Check the same of an application in this process."""
+    failed = threading.Event()
+    settings = Settings(device="cpu", draws=40, checkpoint=path)
+    app = create_app(settings, on_failed_start=failed.set)
+    with running(app) as client:
+        assert failed.wait(30)
+        assert client.get("/health/ready").status_code == 503
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert record.getMessage().startswith("cannot serve")
+    assert record.exc_info is None
+    for reason in (str(path), *reasons):
+        assert reason in record.getMessage()
+
+
 def test_a_missing_checkpoint_is_refused_without_the_bundled_model(
     make_server: MakeServer, tmp_path: Path
 ) -> None:
@@ -62,19 +77,23 @@ def test_a_truncated_checkpoint_is_refused_in_spite_of_the_bundled_model(
 
 
 def test_a_checkpoint_of_another_architecture_is_refused_by_tensor_and_shape(
-    make_server: MakeServer, checkpoint: Path
+    checkpoint: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spoil(checkpoint, lambda _, metadata: metadata["architecture"].update(hidden=[9]))
-    server = make_server(ready=False, checkpoint=checkpoint)
-    check_refused(server, str(checkpoint), "dense1.weight.mean", "(6, 75)", "(9, 75)")
+    check_refused_here(caplog, checkpoint, "dense1.weight.mean", "(6, 75)", "(9, 75)")
 
 
 def test_a_checkpoint_that_holds_a_nan_is_refused_by_tensor(
-    make_server: MakeServer, checkpoint: Path
+    checkpoint: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spoil(checkpoint, lambda tensors, _: tensors["conv2.bias.mean"].__setitem__(0, np.nan))
-    server = make_server(ready=False, checkpoint=checkpoint)
-    check_refused(server, str(checkpoint), "conv2.bias.mean", "not finite")
+    check_refused_here(caplog, checkpoint, "conv2.bias.mean", "not finite")
+
+
+def test_a_checkpoint_with_an_impossible_name_is_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    check_refused_here(caplog, Path(300 * "x"))  # longer than a file's name may be
 
 
 def test_an_absent_device_is_refused(
@@ -82,11 +101,6 @@ def test_an_absent_device_is_refused(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so that no machine has one
     check_refused(make_server(ready=False, device="cuda"), "cuda", "'auto' or 'cpu'")
-
-
-def test_a_checkpoint_with_an_impossible_name_is_refused(make_server: MakeServer) -> None:
-    name = 300 * "x"  # longer than a file's name may be
-    check_refused(make_server(ready=False, checkpoint=name), name)
 
 
 def test_a_port_in_use_is_refused(server: Server, tmp_path: Path) -> None:

@@ -155,33 +155,26 @@ def test_no_root_path_avoids_the_key(root: str) -> None:
             assert asyncio.run(status(path)) in {401, 403, 404}
 
 
-REFUSED: dict[str, tuple[dict[str, object], dict[tuple[str, str, str], int]]] = {
-    "no key": ({}, {("POST", "/model/reload", "403"): 1}),
-    "a key": (
-        {"api_key": KEY},
-        {("POST", "/model/reload", "401"): 1, ("GET", "none", "401"): 0},
-    ),
-    "a key for all": (
-        {"api_key": KEY, "require_api_key": True},
-        {
-            ("POST", "/model/reload", "401"): 1,
-            ("GET", "/metrics", "401"): 1,
-            ("GET", "none", "401"): 1,
-            ("GET", "/v2/models/{name}/versions/{version}", "401"): 1,
-        },
-    ),
+REFUSED = {
+    "no key": {("POST", "/model/reload", "403"): 1},
+    "a key": {("POST", "/model/reload", "401"): 1, ("GET", "none", "401"): 0},
+    "a key for all": {
+        ("POST", "/model/reload", "401"): 1,
+        ("GET", "/metrics", "401"): 1,
+        ("GET", "none", "401"): 1,
+        ("GET", "/v2/models/{name}/versions/{version}", "401"): 1,
+    },
 }
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_refusals_are_counted_by_route(shared_server: Callable[..., Server], kind: str) -> None:
-    settings, expected = REFUSED[kind]
-    server = shared_server(device="cpu", draws=40, **settings)
-    with (
-        server.client(headers=bearer()) as keyed,
-        server.client() as client,
-        counted(keyed) as growth,
-    ):
+def test_refusals_are_counted_by_route(
+    small_server: Server, reload_key_server: Server, keyed_server: Server, kind: str
+) -> None:
+    expected = REFUSED[kind]
+    servers = dict(zip(REFUSED, (small_server, reload_key_server, keyed_server), strict=True))
+    client, keyed = servers[kind].client(), servers[kind].client(headers=bearer())
+    with client, keyed, counted(keyed) as growth:
         client.post("/model/reload")
         client.get("/metrics")
         client.get("/nothing")

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,12 +17,6 @@ from tests.support.service.server import Server, error_of_start
 pytestmark = pytest.mark.not_through_ray("it reads the log of a process")
 
 
-@pytest.fixture(scope="module")
-def logged(shared_server: Callable[..., Server]) -> Server:
-    """A service that logs everything."""
-    return shared_server(device="cpu", draws=40, log_level="debug")
-
-
 def access_line(server: Server, request_id: str) -> dict[str, Any]:
     deadline = time.monotonic() + 5  # the line is written after the answer
     while not (lines := [line for line in server.logged() if line.get("request_id") == request_id]):
@@ -32,9 +26,9 @@ def access_line(server: Server, request_id: str) -> dict[str, Any]:
     return line
 
 
-def test_every_line_is_an_object_with_documented_fields(logged: Server) -> None:
+def test_every_line_is_an_object_with_documented_fields(small_server: Server) -> None:
     documented = (ROOT / "docs" / "monitoring.md").read_text()
-    found = logged.logged()
+    found = small_server.logged()
     assert len(found) > 3
     for line in found:
         assert {"time", "level", "logger", "message"} <= set(line)
@@ -43,13 +37,13 @@ def test_every_line_is_an_object_with_documented_fields(logged: Server) -> None:
 
 
 def test_a_request_is_logged_with_its_id_times_and_decision(
-    logged: Server, seven_png: bytes
+    small_server: Server, seven_png: bytes
 ) -> None:
-    with logged.client() as client:
+    with small_server.client() as client:
         answer = client.post(
             "/predict", files={"file": seven_png}, headers={"X-Request-ID": "mine-1"}
         )
-    line = access_line(logged, "mine-1")
+    line = access_line(small_server, "mine-1")
     assert line["logger"] == "service.access"
     assert line["level"] == "info"
     assert (line["method"], line["route"], line["status"]) == ("POST", "/predict", 200)
@@ -60,43 +54,47 @@ def test_a_request_is_logged_with_its_id_times_and_decision(
 
 
 def test_a_batch_is_logged_with_its_answered_and_accepted_images(
-    logged: Server, seven_png: bytes
+    small_server: Server, seven_png: bytes
 ) -> None:
     files = [("files", seven_png), ("files", b"no image"), ("files", seven_png)]
-    with logged.client() as client:
+    with small_server.client() as client:
         client.post("/predict/batch", files=files, headers={"X-Request-ID": "mine-2"})
-    line = access_line(logged, "mine-2")
+    line = access_line(small_server, "mine-2")
     assert (line["images"], line["answered"], line["accepted"]) == (3, 2, 2)
 
 
-def test_probes_are_logged_at_debug(logged: Server) -> None:
-    with logged.client() as client:
+def test_probes_are_logged_at_debug(small_server: Server) -> None:
+    with small_server.client() as client:
         client.get("/health/live", headers={"X-Request-ID": "mine-3"})
-    assert access_line(logged, "mine-3")["level"] == "debug"
+    assert access_line(small_server, "mine-3")["level"] == "debug"
 
 
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/v2/models/digits/infer"])
-def test_an_abandoned_upload_has_no_status_and_is_no_rejection(logged: Server, path: str) -> None:
+def test_an_abandoned_upload_has_no_status_and_is_no_rejection(
+    small_server: Server, path: str
+) -> None:
     request_id = f"left-{path.count('/')}{len(path)}"
-    with logged.client() as client, counted(client) as growth:
-        with connected(logged) as sock:
+    with small_server.client() as client, counted(client) as growth:
+        with connected(small_server) as sock:
             fields = (f"X-Request-ID: {request_id}", "Content-Length: 5000")
             sock.sendall(head(path, *fields) + part(b"x"))
             time.sleep(0.2)
-        line = access_line(logged, request_id)
+        line = access_line(small_server, request_id)
     assert line["status"] is None
     assert "client disconnected" in line["message"]
     assert {n for (name, _), n in growth.items() if name == "mnn_rejections_total"} == {0}
 
 
-def test_paths_names_and_ids_of_clients_are_not_logged(logged: Server, seven_png: bytes) -> None:
-    with logged.client() as client:
+def test_paths_names_and_ids_of_clients_are_not_logged(
+    small_server: Server, seven_png: bytes
+) -> None:
+    with small_server.client() as client:
         client.get("/made-up-address", headers={"X-Request-ID": "mine-4"})
         client.post("/predict", files={"file": ("made-up-name.png", seven_png)})
         client.get("/model", headers={"X-Request-ID": "made up\tid"})
-    assert access_line(logged, "mine-4")["route"] == "none"
-    assert "made-up" not in logged.log.read_text()
-    assert "made up" not in logged.log.read_text()
+    assert access_line(small_server, "mine-4")["route"] == "none"
+    assert "made-up" not in small_server.log.read_text()
+    assert "made up" not in small_server.log.read_text()
 
 
 @pytest.fixture
