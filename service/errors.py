@@ -249,14 +249,17 @@ malformed_tensors = ErrorKind(
     400,
     "{error}",
     "malformed",
-    example={"error": "The body is not the JSON of an inference request."},
+    example={
+        "error": "The body is not valid JSON: invalid character (byte 0). If a tensor follows it, "
+        "Inference-Header-Content-Length must be the number of bytes of the JSON."
+    },
     scope="v2",
 )
 too_many_tensors = ErrorKind(
     413,
     "{error}",
     "too_large",
-    example={"error": "513 images are more than 512; send several requests."},
+    example={"error": "At most 512 images are allowed; send several requests."},
     scope="v2",
 )
 unsupported_encoding = ErrorKind(
