@@ -1,6 +1,8 @@
 """`python -m service`: listen, load the model, answer."""
 
 import argparse
+import logging
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -43,7 +45,12 @@ def main() -> int:
     for requested in (signal.SIGINT, signal.SIGTERM):
         signal.signal(requested, lambda _signal, _frame: None)
     server.run()
-    return 1 if failed or not server.started else 0
+    code = 1 if failed or not server.started else 0
+    if app.state.service.reloader.is_loading:
+        # The interpreter would wait for the load, however long a network file system takes.
+        logging.shutdown()
+        os._exit(code)
+    return code
 
 
 def _describe(found: Mapping[str, Any]) -> str:

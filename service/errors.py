@@ -237,7 +237,9 @@ unsupported_format = ErrorKind(
     415,
     "{error}. Send PNG, JPEG, WebP, BMP, GIF or TIFF.",
     "unsupported_format",
-    example={"error": "Not a picture in one of the accepted formats"},
+    example={
+        "error": "Not a picture in one of the accepted formats (PNG, JPEG, WEBP, BMP, GIF, TIFF)"
+    },
 )
 corrupt_image = ErrorKind(
     422,
@@ -250,7 +252,7 @@ malformed_tensors = ErrorKind(
     "{error}",
     "malformed",
     example={
-        "error": "The body is not valid JSON: invalid character (byte 0). If a tensor follows it, "
+        "error": "The body is not valid JSON: invalid character (byte 4). If a tensor follows it, "
         "Inference-Header-Content-Length must be the number of bytes of the JSON."
     },
     scope="v2",

@@ -45,6 +45,9 @@ class ModelReloader:
         provider: Gets the models.
         settings: The settings of the service.
         metrics: Count the reloads.
+
+    Attributes:
+        is_loading: Whether a checkpoint is being loaded at this moment.
     """
 
     def __init__(self, provider: ModelProvider, settings: Settings, metrics: Metrics) -> None:
@@ -52,6 +55,7 @@ class ModelReloader:
         self._path, self._allow_bundled = settings.checkpoint, settings.allow_bundled_model
         self._loaded: _FileIdentity | None = None
         self._lock = asyncio.Lock()
+        self.is_loading = False
         # Always the same thread: glibc keeps an arena of memory for each thread that has loaded.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
 
@@ -106,7 +110,7 @@ class ModelReloader:
                 _log.exception("polling the checkpoint failed; it is tried again")
 
     def close(self) -> None:
-        """Start no more loads; one that is under way ends before the process does."""
+        """Start no more loads."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _poll(self) -> None:
@@ -134,7 +138,11 @@ class ModelReloader:
         def load() -> LoadedModel:
             # Before reading: a change meanwhile shows at the next poll.
             self._loaded = _identity(path)
-            return load_model(path, self._settings, allow_bundled=allow_bundled)
+            self.is_loading = True
+            try:
+                return load_model(path, self._settings, allow_bundled=allow_bundled)
+            finally:
+                self.is_loading = False
 
         model = await self._in_thread(load)
         self._provider.install(model)
