@@ -2,9 +2,12 @@
 # What changes seldom comes first: a change of the sources rebuilds only the last layer.
 ARG PYTHON=3.12
 
-# The lists of pyproject.toml as pip's requirement files: base.txt, cuda.txt, training.txt and others.
-FROM python:${PYTHON}-slim AS requirements
+# uv, which installs in a fraction of pip's time, and the lists of pyproject.toml as requirement files:
+# base.txt, cuda.txt, training.txt and others.
+FROM python:${PYTHON}-slim AS tools
 WORKDIR /build
+COPY constraints.txt ./
+RUN pip install --no-cache-dir --constraint constraints.txt uv
 COPY pyproject.toml ./
 RUN python <<PYTHON
 import pathlib, tomllib
@@ -44,48 +47,57 @@ COPY service service/
 COPY training training/
 RUN pip install --no-cache-dir --no-deps --no-build-isolation --no-index --prefix /package .
 
-# PyTorch for a CPU. Its index numbers these builds 2.15.0+cpu, which pip prefers to the plain 2.15.0
-# of the usual index. Without an index (TORCH_INDEX=) pip takes the plain one: it brings CUDA along,
-# works on a CPU and is several times as large.
+# PyTorch for a CPU. Its index numbers these builds 2.15.0+cpu, which counts as newer than the plain
+# 2.15.0 of the usual index. Without an index (TORCH_INDEX=) the plain one is taken: it brings CUDA
+# along, works on a CPU and is several times as large.
 FROM base AS torch-cpu
-COPY --from=requirements /build/cuda.txt /build/
+COPY --from=tools /build/cuda.txt /build/
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN pip install --no-cache-dir --constraint /build/constraints.txt \
-        ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} --requirement /build/cuda.txt
+RUN --mount=from=tools,source=/usr/local/bin/uv,target=/usr/local/bin/uv \
+    uv pip install --system --no-cache --compile-bytecode --constraint /build/constraints.txt \
+        ${TORCH_INDEX:+--index "${TORCH_INDEX}" --index-strategy unsafe-best-match} \
+        --requirement /build/cuda.txt
 
 # PyTorch with CUDA.
 FROM base AS torch-cuda
-COPY --from=requirements /build/cuda.txt /build/
+COPY --from=tools /build/cuda.txt /build/
 ARG TORCH_INDEX=
-RUN pip install --no-cache-dir --constraint /build/constraints.txt \
-        ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} --requirement /build/cuda.txt
+RUN --mount=from=tools,source=/usr/local/bin/uv,target=/usr/local/bin/uv \
+    uv pip install --system --no-cache --compile-bytecode --constraint /build/constraints.txt \
+        ${TORCH_INDEX:+--index "${TORCH_INDEX}" --index-strategy unsafe-best-match} \
+        --requirement /build/cuda.txt
 
 
 # No PyTorch: ONNX Runtime serves on a CPU. (A third of `onnx` is its own tests.)
 FROM base AS service
-COPY --from=requirements /build/base.txt /build/
-RUN pip install --no-cache-dir --constraint /build/constraints.txt --requirement /build/base.txt \
-    && pip uninstall --yes pip \
+COPY --from=tools /build/base.txt /build/
+RUN --mount=from=tools,source=/usr/local/bin/uv,target=/usr/local/bin/uv \
+    uv pip install --system --no-cache --compile-bytecode --constraint /build/constraints.txt \
+        --requirement /build/base.txt \
+    && uv pip uninstall --system pip \
     && rm -r /usr/local/lib/python*/site-packages/onnx/backend/test
 COPY --from=package /package /usr/local/
 USER 10001:10001
 
 
 FROM torch-cuda AS service-cuda
-COPY --from=requirements /build/base.txt /build/
-RUN pip install --no-cache-dir --constraint /build/constraints.txt --requirement /build/base.txt \
-    && pip uninstall --yes pip
+COPY --from=tools /build/base.txt /build/
+RUN --mount=from=tools,source=/usr/local/bin/uv,target=/usr/local/bin/uv \
+    uv pip install --system --no-cache --compile-bytecode --constraint /build/constraints.txt \
+        --requirement /build/base.txt \
+    && uv pip uninstall --system pip
 COPY --from=package /package /usr/local/
 USER 10001:10001
 
 
 FROM torch-cpu AS training
-COPY --from=requirements /build/base.txt /build/training.txt /build/
+COPY --from=tools /build/base.txt /build/training.txt /build/
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN pip install --no-cache-dir --constraint /build/constraints.txt \
-        ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} \
+RUN --mount=from=tools,source=/usr/local/bin/uv,target=/usr/local/bin/uv \
+    uv pip install --system --no-cache --compile-bytecode --constraint /build/constraints.txt \
+        ${TORCH_INDEX:+--index "${TORCH_INDEX}" --index-strategy unsafe-best-match} \
         --requirement /build/base.txt --requirement /build/training.txt \
-    && pip uninstall --yes pip
+    && uv pip uninstall --system pip
 COPY --from=package /package /usr/local/
 # matplotlib caches fonts where this user may write.
 ENV MPLCONFIGDIR=/tmp/matplotlib
