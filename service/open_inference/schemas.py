@@ -125,7 +125,7 @@ _REQUEST = _inlined(_COMPONENTS["InferRequest"], _COMPONENTS)
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     JSON_LENGTH: (
-        "Size in bytes of the JSON part of the body, decompressed.",
+        "Size in bytes of the JSON part of the body, decompressed; needed if a tensor follows it.",
         {"type": "integer", "minimum": 1},
     ),
     "Content-Encoding": (

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from model.classifier import ClassProbability, Prediction
 from service.encoding import CompressionError, choose_encoding, compress, decompress
 from service.open_inference.codec import (
+    JSON_LENGTH,
     MAX_BODY_BYTES,
     MAX_IMAGES,
     OUTPUTS,
@@ -478,8 +479,11 @@ def test_each_output_has_the_values_of_its_name() -> None:
 # The OpenAPI document
 
 
-def test_every_declared_content_encoding_is_decoded() -> None:
-    (header,) = (h for h in INFER_REQUEST["parameters"] if h["name"] == "Content-Encoding")
+def test_every_declared_value_of_a_header_is_decoded() -> None:
+    length, header = INFER_REQUEST["parameters"]
+    assert (length["name"], header["name"]) == (JSON_LENGTH, "Content-Encoding")
+    assert length["schema"] == {"type": "integer", "minimum": 1}
+    assert read_json_length("1", 1) == 1
     bodies = {"identity": b"ab", "deflate": zlib.compress(b"ab")}
     for encoding in header["schema"]["enum"]:
         body = bodies.get(encoding, gzip.compress(b"ab"))
