@@ -252,7 +252,7 @@ malformed_tensors = ErrorKind(
     "{error}",
     "malformed",
     example={
-        "error": "The body is not valid JSON: invalid character (byte 4). If a tensor follows it, "
+        "error": "The body is not valid JSON: invalid character (byte 0). If a tensor follows it, "
         "Inference-Header-Content-Length must be the number of bytes of the JSON."
     },
     scope="v2",
