@@ -1,4 +1,4 @@
-"""Run the notebooks from top to bottom, and keep in them what they print and draw.
+"""Run the notebooks from top to bottom and store their outputs.
 
 `make notebooks` runs all of them in full; `make notebooks ARGS=serving` one.
 """
@@ -20,13 +20,13 @@ from model.system import write_atomically
 
 HERE = Path(__file__).parent
 NAMES = ("mnist_nn", "numpy_mnist_bnn", "torch_mnist_bnn", "serving")
-"""In the order in which they are to be read."""
+"""In reading order."""
 
 _TIMEOUT_S = 900
 
 
 def run(name: str, *, quick: bool = False) -> NotebookNode:
-    """Run a notebook from top to bottom, as it lies on disk; nothing is written.
+    """Run a notebook from top to bottom; nothing is written.
 
     Args:
         name: One of `NAMES`.
@@ -54,7 +54,7 @@ def run(name: str, *, quick: bool = False) -> NotebookNode:
 
 
 def as_text(notebook: NotebookNode) -> str:
-    """A notebook as it is kept: progress bars and the versions of the machine left out."""
+    """A notebook as text, without progress bars and version numbers of the machine."""
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [kept for output in cell.outputs if (kept := _without_bars(output))]
@@ -64,7 +64,7 @@ def as_text(notebook: NotebookNode) -> str:
 
 
 def _without_bars(output: NotebookNode) -> NotebookNode | None:
-    """An output without what was meant for who waits: progress bars, as lines or as widgets."""
+    """An output without progress bars, be they lines or widgets."""
     if "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
         return None
     if output.output_type == "stream" and output.name == "stderr":
@@ -79,7 +79,7 @@ def main() -> int:
     """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m notebooks.refresh", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)}; default: all")
-    parser.add_argument("--quick", action="store_true", help="small, and nothing is kept")
+    parser.add_argument("--quick", action="store_true", help="use little data, and store nothing")
     options = parser.parse_args()
     if unknown := sorted(set(options.names) - set(NAMES)):
         parser.error(f"no such notebook: {', '.join(unknown)}; there are {', '.join(NAMES)}")

@@ -1,4 +1,4 @@
-"""What the NumPy notebooks derive by hand, against autograd."""
+"""Gradients derived by hand in the NumPy notebooks equal autograd's."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from model import gaussian_kl
 from tests.support.paths import ROOT
 
 SHAPES = {"W1": (12, 7), "b1": (7,), "W2": (7, 4), "b2": (4,)}
-N = 50  # pictures to fit, for the weight of the KL term
+N = 50  # training images, for the weight of the KL term
 
 
 def definitions(name: str) -> dict[str, Any]:
-    """The functions that a notebook defines in the cells that it marks as tested."""
+    """The functions defined in a notebook's cells with the tag `tested`."""
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     cells = [cell for cell in notebook.cells if "tested" in cell.metadata.get("tags", [])]
     assert cells
@@ -46,7 +46,7 @@ def torch_nll(x: np.ndarray, y: np.ndarray, w: dict[str, torch.Tensor]) -> torch
     return functional.cross_entropy(hidden @ w["W2"] + w["b2"], torch.from_numpy(y))
 
 
-def test_the_gradients_of_the_plain_network_are_those_of_autograd(
+def test_the_gradients_of_the_deterministic_network_are_those_of_autograd(
     batch: tuple[np.ndarray, np.ndarray],
 ) -> None:
     arrays = values(1)

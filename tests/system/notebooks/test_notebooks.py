@@ -1,4 +1,4 @@
-"""The notebooks: run on a small part of the data each time, kept as they were run in full."""
+"""Notebooks: run on little data here, kept with the outputs of a full run."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from notebooks import refresh
 from tests.support.paths import ROOT
 
 FOLDER = ROOT / "notebooks"
-README = (ROOT / "README.md").read_text()
-MOST_BYTES = 2**20
+TRAINING = (ROOT / "docs" / "training.md").read_text()
+MAX_BYTES = 2**20
 
 
 def kept(name: str) -> NotebookNode:
@@ -29,7 +29,7 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
 
 @pytest.fixture
 def small_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real MNIST where it is found; else scikit-learn's digits, and no attempt to download."""
+    """MNIST if it is there; else scikit-learn's digits, without a download."""
     root = Path(os.environ.get("MNN_DATA_DIR") or ROOT / "data")
     if not list((root / "MNIST" / "raw").glob("t10k-images-idx3-ubyte*")):
         root = tmp_path / "no folder"
@@ -51,7 +51,7 @@ def test_all_notebooks_are_run() -> None:
 
 
 @pytest.mark.parametrize("name", refresh.NAMES)
-def test_a_notebook_is_kept_with_what_it_printed_in_full(name: str) -> None:
+def test_a_notebook_is_kept_with_the_outputs_of_a_full_run(name: str) -> None:
     notebook = kept(name)
     cells = code_cells(notebook)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
@@ -60,7 +60,7 @@ def test_a_notebook_is_kept_with_what_it_printed_in_full(name: str) -> None:
     assert not [output for output in outputs if output.get("name") == "stderr"]
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
     size = (FOLDER / f"{name}.ipynb").stat().st_size
-    assert size <= MOST_BYTES, f"{size:,} bytes"
+    assert size <= MAX_BYTES, f"{size:,} bytes"
     text = "".join(cell.source for cell in notebook.cells) + json.dumps(
         [output.get("text", "") for output in outputs]
     )
@@ -84,15 +84,15 @@ def test_the_floors_are_those_that_are_claimed(name: str, floors: dict[str, floa
 
 
 @pytest.mark.parametrize("name", refresh.NAMES)
-def test_the_readme_says_what_the_notebook_found(name: str) -> None:
-    (row,) = re.findall(rf"^\|.*\(notebooks/{name}\.ipynb\).*$", README, re.MULTILINE)
+def test_the_table_of_notebooks_has_their_results(name: str) -> None:
+    (row,) = re.findall(rf"^\|.*\(\.\./notebooks/{name}\.ipynb\).*$", TRAINING, re.MULTILINE)
     printed = "".join(
         output.text
         for cell in code_cells(kept(name))
         for output in cell.outputs
         if output.output_type == "stream"
     )
-    assert "10,000" in printed  # in full, on the real pictures
+    assert "10,000" in printed  # a full run on MNIST
     figures = re.findall(r"(\d+\.\d\d) %", row)
     assert figures
     assert ("none of them wrong" in row) == (", 0 of them wrong" in printed)
