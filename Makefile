@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 TESTS ?= tests/unit tests/integration tests/repository
+WORKERS ?= 2
 BIN := $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 PEERS_PYTHON := .venv-peers/bin/python
@@ -78,8 +79,8 @@ format: $(DEV) ## fix and format with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(DEV) ## unit, integration and repository tests; COVERAGE=1, TESTS=tests/unit
-	$(PYTEST) $(TESTS) $(ARGS)
+test: $(DEV) ## unit, integration and repository tests; TESTS=tests/unit, WORKERS=4, COVERAGE=1
+	$(PYTEST) --numprocesses $(WORKERS) --dist loadfile $(TESTS) $(ARGS)
 
 test-training: $(DEV) ## train, evaluate and benchmark for real
 	$(PYTEST) tests/system/training $(ARGS)
