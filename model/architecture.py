@@ -98,17 +98,12 @@ class ModelConfig:
         A multiply-add counts as two; pooling and activations are not counted.
         """
         shapes = self.parameter_shapes()
-        total = 0
+        total = sum(math.prod(shape) for name, shape in shapes.items() if name.endswith("weight"))
         side = self.image_size
         for i, conv in enumerate(self.convs, 1):
             side = _convolved(side, conv)
-            total += math.prod(shapes[f"conv{i}.weight"]) * side**2
+            total += math.prod(shapes[f"conv{i}.weight"]) * (side**2 - 1)
             side = side // 2 if conv.pool else side
-        total += sum(
-            math.prod(shape)
-            for name, shape in shapes.items()
-            if name.startswith("dense") and name.endswith("weight")
-        )
         return 2 * total / 1e6
 
     @property

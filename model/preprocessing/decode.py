@@ -241,7 +241,7 @@ def _upright(image: Image.Image) -> Image.Image:
         small = _in_strips(deep, "F", factor, lambda strip: _scaled(strip, low, high, scale))
     elif image.has_transparency_data and not _is_opaque(image):
         # Reduce with premultiplied alpha (mode RGBa), then lay on a background.
-        small = _in_strips(image, "RGBa", factor, lambda strip: _as_rgba(strip).convert("RGBa"))
+        small = _in_strips(image, "RGBa", factor, lambda s: s.convert("RGBA").convert("RGBa"))
         small = _opaque(small.convert("RGBA")).convert("RGB")
     elif image.mode == "LAB":  # lightness is enough, and converting colours is slow
         small = _in_strips(image, "L", factor, lambda strip: strip.getchannel("L"))
@@ -254,10 +254,6 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _is_opaque(image: Image.Image) -> bool:
     return image.mode in ("RGBA", "LA") and image.getchannel("A").getextrema() == (255, 255)
-
-
-def _as_rgba(image: Image.Image) -> Image.Image:
-    return image if image.mode == "RGBA" else image.convert("RGBA")
 
 
 def _factor(size: tuple[int, int]) -> int:
