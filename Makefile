@@ -14,12 +14,11 @@ PEERS_PYTHON := .venv-peers/bin/python
 BASE := $(VENV)/.base
 TRAINING := $(VENV)/.training
 DEV := $(VENV)/.dev
-PEERS := .venv-peers/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help install serve train evaluate baselines lint type format check test test-all \
 	test-training test-browser test-notebooks test-soak test-clean-clone test-containers test-ray \
-	soak bench docs images notebooks clean
+	soak peers bench docs images notebooks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -111,11 +110,16 @@ test-all: test test-training test-browser test-notebooks test-soak test-clean-cl
 
 check: lint type test-all ## lint, types and all tests
 
-$(PEERS): $(DEV) benchmarks/common/peers.txt benchmarks/common/make_peers.py
-	$(BIN)/python -m benchmarks.common.make_peers
+# BentoML needs older OpenTelemetry packages than constraints.txt has.
+$(VENV)/.peers: $(DEV) benchmarks/common/peers.txt
+	grep -v '^opentelemetry-' constraints.txt > $(VENV)/constraints.txt
+	$(BIN)/uv pip install --python $(BIN)/python --constraint $(VENV)/constraints.txt --requirement benchmarks/common/peers.txt
 	touch $@
 
-bench: $(PEERS) ## benchmark beside other libraries and servers; half an hour
+peers: ## make .venv-peers, with the libraries and servers that benchmarks compare with
+	$(MAKE) VENV=.venv-peers .venv-peers/.peers
+
+bench: $(DEV) peers ## benchmark beside other libraries and servers; half an hour
 	$(PEERS_PYTHON) -m benchmarks.inference.predict --json benchmarks/results/predict.json
 	$(PEERS_PYTHON) -m benchmarks.inference.runtimes --json benchmarks/results/runtimes.json
 	$(PEERS_PYTHON) -m benchmarks.inference.preprocessing --json benchmarks/results/preprocessing.json
