@@ -197,6 +197,7 @@ def test_worker_threads_follow_the_granted_cpus_and_the_memory_suffices(compose:
 
     # The default, and more of the largest accepted images at once than there are worker threads.
     del compose.settings["MNN_CPUS"]
+    compose.settings["MNN_REQUEST_TIMEOUT_S"] = "60"  # memory counts here, not time
     compose("up", "--wait", "--no-build")
     (container,) = compose.containers()
     assert described(container)["worker_threads"] == min(2, len(os.sched_getaffinity(0)))
