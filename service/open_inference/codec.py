@@ -22,21 +22,6 @@ from numpy.typing import NDArray
 from model.classifier import MIN_DRAWS, MIN_LEVEL, ClassProbability, Prediction
 from model.preprocessing.normalize import SIDE
 
-__all__ = [
-    "INPUT",
-    "JSON_LENGTH",
-    "MAX_BODY_BYTES",
-    "MAX_IMAGES",
-    "OUTPUTS",
-    "InferRequest",
-    "OutputTensor",
-    "TensorError",
-    "TensorRequest",
-    "read_json_length",
-    "read_request",
-    "write_response",
-]
-
 JSON_LENGTH = "Inference-Header-Content-Length"  # the header with the size of the JSON part
 INPUT = "images"
 MAX_IMAGES = 512

@@ -21,8 +21,6 @@ from service.open_inference import codec, schemas
 from service.open_inference.codec import JSON_LENGTH, TensorError, TensorRequest
 from service.settings import Settings
 
-__all__ = ["body_limits", "router"]
-
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
 _MODEL = "/models/{name}"

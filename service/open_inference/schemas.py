@@ -7,19 +7,6 @@ from pydantic import BaseModel, Field
 
 from service.open_inference.codec import INPUT, JSON_LENGTH, InferRequest
 
-__all__ = [
-    "INFER_REQUEST",
-    "INFER_RESPONSE",
-    "PATH",
-    "VERSION_PATH",
-    "Live",
-    "ModelMetadata",
-    "ModelReady",
-    "Ready",
-    "ServerMetadata",
-    "TensorMetadata",
-]
-
 
 class Live(BaseModel):
     """Answer of the liveness probe."""

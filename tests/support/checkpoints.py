@@ -10,6 +10,7 @@ import safetensors.numpy
 
 from model import Checkpoint, ConformalRule, Conv, ModelConfig, SelectiveRule
 from model.posterior import Posterior
+from model.system.atomic_write import write_atomically
 
 TINY = ModelConfig(convs=(Conv(2, 5, pool=True), Conv(3, 3, pool=True)), hidden=(6,))
 
@@ -53,4 +54,5 @@ def spoil(path: Path, change: Callable[[dict[str, np.ndarray], dict[str, Any]], 
     tensors = {name: values.copy() for name, values in safetensors.numpy.load(data).items()}
     change(tensors, metadata)
     again = {key: json.dumps(value) for key, value in metadata.items()}
-    path.write_bytes(safetensors.numpy.save(tensors, metadata=again))
+    # At once: a service that polls the file must not meet half of it.
+    write_atomically(path, safetensors.numpy.save(tensors, metadata=again))
