@@ -1,7 +1,7 @@
-"""The 15 corruptions of MNIST-C, to see how far a reader can be trusted off its own ground.
+"""The 15 corruptions of MNIST-C, for the evaluation of robustness.
 
-Each kind has one severity: the one that the published data set was made with. The random numbers
-are others, so the pictures are the published ones' like and not the same.
+Each kind has the severity of the published data set. The random numbers differ, so the images
+resemble the published ones but are not the same.
 
 Source: Mu and Gilmer (2019), "MNIST-C: A Robustness Benchmark for Computer Vision", and the
 severities in its repository, google-research/mnist-c.
@@ -28,22 +28,22 @@ _MIDDLE = (_SIDE - 1) / 2
 
 
 def corrupt(image: NDArray[np.uint8], kind: str, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Corrupt a picture in one of the 15 ways.
+    """Corrupt an image in one of the 15 ways.
 
     Args:
-        image: uint8 (28, 28), ink high on 0. It is left as it is.
+        image: uint8 (28, 28), the digit bright on 0; it is not changed.
         kind: One of `KINDS`.
         rng: Source of all randomness.
 
     Returns:
-        uint8 (28, 28), ink high on a ground that need not be 0.
+        uint8 (28, 28), the digit bright on a background that may differ from 0.
 
     Raises:
-        ValueError: If the kind is unknown or the picture has another shape or type.
+        ValueError: If the kind is unknown or the image has another shape or type.
     """
     if image.shape != (_SIDE, _SIDE) or image.dtype != np.uint8:
         raise ValueError(
-            f"expected a picture of uint8 and shape (28, 28), got {image.dtype} and {image.shape}"
+            f"expected an image of uint8 and shape (28, 28), got {image.dtype} and {image.shape}"
         )
     if kind not in _CORRUPTIONS:
         raise ValueError(f"unknown kind {kind!r}; known are {', '.join(KINDS)}")
@@ -52,22 +52,22 @@ def corrupt(image: NDArray[np.uint8], kind: str, rng: np.random.Generator) -> ND
     return result
 
 
-# Below, pictures are float64 (28, 28), made new, and whatever leaves [0, 1] is clipped at the end.
+# The functions below take and return float64 (28, 28); `corrupt` clips to [0, 1] at the end.
 
 
 def _shot_noise(image: _Floats, rng: np.random.Generator) -> _Floats:
-    """Full ink is three photons on average."""
+    """Poisson noise with three photons per pixel of full intensity."""
     return rng.poisson(image * 3) / 3
 
 
 def _impulse_noise(image: _Floats, rng: np.random.Generator) -> _Floats:
-    """17 % of the pixels become salt or pepper."""
+    """Salt and pepper on 17 % of the pixels."""
     return np.asarray(random_noise(image, "s&p", rng=rng, amount=0.17), np.float64)
 
 
 def _glass_blur(image: _Floats, rng: np.random.Generator) -> _Floats:
-    """Neighbours change places between two blurs."""
-    # The columns alone are blurred: the published code took each row's pixels for channels.
+    """Swap neighbouring pixels between two blurs."""
+    # Only columns are blurred: the published code takes each row's pixels for channels.
     sigma = (0.7, 0)
     pixels = ndimage.gaussian_filter(image, sigma, mode="nearest").ravel().tolist()
     rows, columns = np.divmod(np.arange(26 * 26), 26)
@@ -82,9 +82,9 @@ def _glass_blur(image: _Floats, rng: np.random.Generator) -> _Floats:
 
 
 def _motion_blur(image: _Floats, rng: np.random.Generator) -> _Floats:
-    """A trail to one side, at most 45° off the level, that fades like a Gaussian of 3 pixels.
+    """Blur along a line within 45° of the horizontal, by half a Gaussian of 3 pixels.
 
-    It is ImageMagick's `-motion-blur 10x3`, which the published data set was made with.
+    It is ImageMagick's `-motion-blur 10x3`, as in the published data set.
     """
     angle = np.deg2rad(rng.uniform(-45, 45))
     steps = np.arange(21)
@@ -95,50 +95,50 @@ def _motion_blur(image: _Floats, rng: np.random.Generator) -> _Floats:
 
 
 def _shear(image: _Floats, rng: np.random.Generator) -> _Floats:
-    """0.4 rad to either side."""
+    """Shear by 0.4 rad to either side."""
     angle = 0.4 * rng.choice([-1, 1])
-    # With the cosine the digit grows by a twelfth too; so did scikit-image's shear in those days.
+    # The cosine enlarges the digit by a twelfth, as scikit-image's shear did then.
     return _warped(image, np.array([[1, -np.sin(angle)], [0, np.cos(angle)]]))
 
 
 def _scale(image: _Floats, _rng: np.random.Generator) -> _Floats:
-    """0.7 times the size."""
+    """Scale to 0.7 times the size."""
     return _warped(image, np.eye(2) / 0.7)
 
 
 def _rotate(image: _Floats, rng: np.random.Generator) -> _Floats:
-    """0.4 rad either way."""
+    """Rotate by 0.4 rad either way."""
     angle = 0.4 * rng.choice([-1, 1])
     cos, sin = np.cos(angle), np.sin(angle)
     return _warped(image, np.array([[cos, -sin], [sin, cos]]))
 
 
 def _brightness(image: _Floats, _rng: np.random.Generator) -> _Floats:
-    """Half of full ink is added everywhere."""
+    """Add half of the full intensity everywhere."""
     return image + 0.5
 
 
 def _translate(image: _Floats, rng: np.random.Generator) -> _Floats:
-    """3 pixels towards one of the four corners."""
+    """Move by 3 pixels towards one of the four corners."""
     return _warped(image, np.eye(2), 3 * rng.choice([-1, 1], 2))
 
 
 def _stripe(image: _Floats, _rng: np.random.Generator) -> _Floats:
-    """The left and the right quarter are inverted."""
+    """Invert the left and the right quarter."""
     striped = 1 - image
     striped[:, 7:21] = image[:, 7:21]
     return striped
 
 
 def _fog(image: _Floats, rng: np.random.Generator) -> _Floats:
-    """A cloud three times as strong as ink, then reduced to the brightness that was before."""
+    """Add a fractal cloud of three times the full intensity; restore the maximum brightness."""
     thickness, brightest = 3, image.max()
     fogged = image + thickness * _cloud(rng)
     return np.asarray(fogged * brightest / (brightest + thickness), np.float64)
 
 
 def _spatter(image: _Floats, rng: np.random.Generator) -> _Floats:
-    """Blots of a quarter of full ink cover what is below them."""
+    """Cover the image with blots of a quarter of the full intensity."""
     liquid = ndimage.gaussian_filter(rng.normal(0.65, 0.3, image.shape), 1, mode="nearest")
     cover = ndimage.gaussian_filter((liquid > 0.65).astype(np.float64), 1.5, mode="nearest")
     cover[cover < 0.8] = 0
@@ -146,7 +146,7 @@ def _spatter(image: _Floats, rng: np.random.Generator) -> _Floats:
 
 
 def _dotted_line(image: _Floats, rng: np.random.Generator) -> _Floats:
-    """Across the whole picture, two columns drawn after two left out."""
+    """Draw a line across the image, dashed by two columns."""
     start, end = rng.integers(0, 27, 2)
     line = _line(0, start, 27, end)
     line[:, np.arange(_SIDE) % 4 < 2] = 0
@@ -154,7 +154,7 @@ def _dotted_line(image: _Floats, rng: np.random.Generator) -> _Floats:
 
 
 def _zigzag(image: _Floats, rng: np.random.Generator) -> _Floats:
-    """From the left to the right in teeth 4 pixels high, falling or rising by up to 5."""
+    """Draw a zigzag from left to right with teeth 4 pixels high, rising or falling by up to 5."""
     start = rng.integers(0, 27)
     angle = np.arctan2(rng.integers(-5, 5), 23)
     length = 23 / np.cos(angle)
@@ -169,14 +169,14 @@ def _zigzag(image: _Floats, rng: np.random.Generator) -> _Floats:
 
 
 def _canny_edges(image: _Floats, _rng: np.random.Generator) -> _Floats:
-    """The outlines alone."""
+    """Keep only the edges that Canny's detector finds."""
     return np.asarray(canny(image), np.float64)
 
 
 def _warped(
     image: _Floats, matrix: _Floats, shift: NDArray[np.int64] | tuple[int, int] = (0, 0)
 ) -> _Floats:
-    """What lies at matrix @ (x, y) + shift, counted from the middle; 0 beyond the edges."""
+    """The image at matrix @ (x, y) + shift, relative to the middle; 0 beyond its borders."""
     to_source = np.eye(3)
     to_source[:2, :2] = matrix
     to_source[:2, 2] = _MIDDLE - matrix @ [_MIDDLE, _MIDDLE] + shift
@@ -184,10 +184,10 @@ def _warped(
 
 
 def _cloud(rng: np.random.Generator) -> _Floats:
-    """A corner (28, 28) of a fractal cloud of 256×256 that goes from 0 to 1.
+    """A corner (28, 28) of a fractal cloud of 256×256 with values from 0 to 1.
 
     Source: Fournier, Fussell and Carpenter (1982), "Computer Rendering of Stochastic Models"; the
-    diamond-square algorithm on a sheet whose edges meet.
+    diamond-square algorithm on a torus.
     """
     cloud, roughness = np.zeros((1, 1), np.float32), 1.0
     while len(cloud) < 256:
@@ -207,7 +207,7 @@ def _cloud(rng: np.random.Generator) -> _Floats:
 
 
 def _line(column: float, row: float, end_column: float, end_row: float) -> _Floats:
-    """A soft line (28, 28) from left to right, from 0 to 1, that fades above and below itself."""
+    """A line (28, 28) from left to right with values from 0 to 1, antialiased vertically."""
     columns, rows = np.arange(_SIDE), np.arange(_SIDE)[:, None]
     middle = row + (end_row - row) / (end_column - column) * (columns - column)
     distance = np.abs(rows - middle)
@@ -237,4 +237,4 @@ _CORRUPTIONS: Mapping[str, _Corruption] = MappingProxyType(
 )
 
 KINDS: tuple[str, ...] = tuple(_CORRUPTIONS)
-"""The published kinds, in the published order."""
+"""The kinds of corruption, in the order of the publication."""

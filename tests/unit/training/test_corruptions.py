@@ -8,7 +8,7 @@ from PIL import Image
 from tests.support.images import drawn_seven
 from training.evaluation.corruptions import KINDS, corrupt
 
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 SEVEN = np.asarray(drawn_seven(ink=255, paper=0).resize((28, 28), Image.Resampling.BOX))
 BLANK, FULL = np.zeros((28, 28), np.uint8), np.full((28, 28), 255, np.uint8)
@@ -16,14 +16,14 @@ FIXED = {"scale", "brightness", "stripe", "canny_edges"}
 CHOICES = {"shear": 2, "rotate": 2, "translate": 4}  # the others hardly ever come out the same
 
 
-def drawn(kind: str, n: int, image: Picture = SEVEN) -> list[Picture]:
+def drawn(kind: str, n: int, image: Pixels = SEVEN) -> list[Pixels]:
     return [corrupt(image, kind, np.random.default_rng(seed)) for seed in range(n)]
 
 
-def filled(rows: slice, columns: slice, ink: int = 255) -> Picture:
-    picture = BLANK.copy()
-    picture[rows, columns] = ink
-    return picture
+def filled(rows: slice, columns: slice, ink: int = 255) -> Pixels:
+    corrupted = BLANK.copy()
+    corrupted[rows, columns] = ink
+    return corrupted
 
 
 DOT = filled(slice(14, 15), slice(14, 15))
@@ -31,14 +31,14 @@ BAR = filled(slice(4, 24), slice(12, 16))
 SQUARE = filled(slice(8, 20), slice(8, 20))
 
 
-def ink(picture: Picture) -> float:
-    return float(picture.sum()) / 255
+def ink(corrupted: Pixels) -> float:
+    return float(corrupted.sum()) / 255
 
 
-def lean(picture: Picture) -> float:
+def lean(corrupted: Pixels) -> float:
     """Columns to the right per row down, of the middle of what is drawn."""
     rows = np.arange(8, 20)
-    part = picture[rows].astype(np.float64)
+    part = corrupted[rows].astype(np.float64)
     return float(np.polyfit(rows, part @ np.arange(28) / part.sum(axis=1), 1)[0])
 
 
@@ -56,7 +56,7 @@ def test_the_kinds_are_the_published_ones() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_corruption_is_another_picture_of_the_same_form(kind: str) -> None:
+def test_a_corruption_is_another_image_of_the_same_form(kind: str) -> None:
     image = SEVEN.copy()
     result = corrupt(image, kind, np.random.default_rng(0))
     assert result.shape == (28, 28)
@@ -71,7 +71,7 @@ def test_a_corruption_depends_on_its_generator_alone(kind: str) -> None:
     before = np.random.get_state()[1].copy()  # type: ignore[index] # noqa: NPY002
     once, again = drawn(kind, 40), drawn(kind, 40)
     np.testing.assert_array_equal(once, again)
-    n_different = len({picture.tobytes() for picture in once})
+    n_different = len({corrupted.tobytes() for corrupted in once})
     if kind in FIXED | CHOICES.keys():
         assert n_different == CHOICES.get(kind, 1)
     else:
@@ -81,13 +81,13 @@ def test_a_corruption_depends_on_its_generator_alone(kind: str) -> None:
 
 @pytest.mark.parametrize("image", [BLANK, FULL], ids=["blank", "full"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_picture_without_a_digit_is_corrupted_too(kind: str, image: Picture) -> None:
+def test_a_image_without_a_digit_is_corrupted_too(kind: str, image: Pixels) -> None:
     result = corrupt(image, kind, np.random.default_rng(0))
     assert result.shape == (28, 28)
     assert result.dtype == np.uint8
 
 
-def test_a_picture_may_be_read_only_and_lie_anyhow_in_memory() -> None:
+def test_a_image_may_be_read_only_and_lie_anyhow_in_memory() -> None:
     turned = np.ascontiguousarray(SEVEN.T).T
     turned.flags.writeable = False
     for kind in KINDS:
@@ -103,7 +103,7 @@ def test_a_picture_may_be_read_only_and_lie_anyhow_in_memory() -> None:
         (BLANK / 255, r"float64 and \(28, 28\)"),
     ],
 )
-def test_what_is_no_picture_is_refused(image: Picture, got: str) -> None:
+def test_what_is_no_image_is_refused(image: Pixels, got: str) -> None:
     with pytest.raises(ValueError, match=rf"expected .*uint8.*\(28, 28\), got {got}"):
         corrupt(image, "fog", np.random.default_rng(0))
 
@@ -119,7 +119,7 @@ def test_shot_noise_counts_photons_where_there_is_ink() -> None:
     assert set(np.unique(counts)) == {0, 1, 2, 3}
     for count, expected in enumerate([np.exp(-1), np.exp(-1), np.exp(-1) / 2]):
         assert close(float(np.mean(counts == count)), expected, counts.size)
-    assert not any(picture[SEVEN == 0].any() for picture in drawn("shot_noise", 10))
+    assert not any(corrupted[SEVEN == 0].any() for corrupted in drawn("shot_noise", 10))
 
 
 def test_impulse_noise_is_salt_and_pepper_in_equal_parts() -> None:
@@ -132,14 +132,16 @@ def test_impulse_noise_is_salt_and_pepper_in_equal_parts() -> None:
 
 def test_glass_blur_spreads_ink_without_loss() -> None:
     blurred = drawn("glass_blur", 20)
-    for picture in blurred:
-        assert ink(picture) == pytest.approx(ink(SEVEN), rel=0.02)
-        assert np.count_nonzero(picture) > 1.3 * np.count_nonzero(SEVEN)
-        assert np.corrcoef(picture.ravel(), SEVEN.ravel())[0, 1] > 0.6
+    for corrupted in blurred:
+        assert ink(corrupted) == pytest.approx(ink(SEVEN), rel=0.02)
+        assert np.count_nonzero(corrupted) > 1.3 * np.count_nonzero(SEVEN)
+        assert np.corrcoef(corrupted.ravel(), SEVEN.ravel())[0, 1] > 0.6
     # Without the shuffling, two blurs of 0.7 pixels along a column leave 0.40 of a dot in place.
-    peaks = [picture.max() for picture in drawn("glass_blur", 20, DOT)]
+    peaks = [corrupted.max() for corrupted in drawn("glass_blur", 20, DOT)]
     assert 0.3 * 255 < np.mean(peaks) < 0.38 * 255
-    columns = [np.count_nonzero(picture.any(axis=0)) for picture in drawn("glass_blur", 20, BAR)]
+    columns = [
+        np.count_nonzero(corrupted.any(axis=0)) for corrupted in drawn("glass_blur", 20, BAR)
+    ]
     assert min(columns) > 4  # which are those of the bar
     np.testing.assert_array_equal(corrupt(FULL, "glass_blur", np.random.default_rng(0)), FULL)
 
@@ -165,7 +167,7 @@ def test_motion_blur_leaves_a_fading_trail_within_45_degrees() -> None:
 
 @pytest.mark.parametrize(("kind", "slope"), [("shear", np.sin(0.4)), ("rotate", np.tan(0.4))])
 def test_shear_and_rotation_lean_to_either_side(kind: str, slope: float) -> None:
-    leans = [lean(picture) for picture in drawn(kind, 20, BAR)]
+    leans = [lean(corrupted) for corrupted in drawn(kind, 20, BAR)]
     np.testing.assert_allclose(np.abs(leans), slope, atol=0.02)
     assert min(leans) < 0 < max(leans)
 
@@ -198,12 +200,12 @@ def test_translation_goes_three_pixels_towards_a_corner() -> None:
     corners = {
         np.roll(SEVEN, (down, right), (0, 1)).tobytes() for down in (-3, 3) for right in (-3, 3)
     }
-    assert {picture.tobytes() for picture in drawn("translate", 40)} == corners
+    assert {corrupted.tobytes() for corrupted in drawn("translate", 40)} == corners
 
 
 def test_what_is_moved_over_the_edge_is_lost() -> None:
     edge = filled(slice(None), slice(26, 28))
-    assert {ink(picture) for picture in drawn("translate", 20, edge)} == {0, 2 * 25}
+    assert {ink(corrupted) for corrupted in drawn("translate", 20, edge)} == {0, 2 * 25}
 
 
 def test_a_stripe_inverts_the_left_and_the_right_quarter() -> None:
@@ -226,7 +228,7 @@ def test_fog_is_cloudy() -> None:
     clouds[:, 14, 14] = clouds[:, 14, 13]
     assert 0 <= clouds.min() < 64
     assert 128 < clouds.max() <= 192
-    # Much larger than a picture: smooth inside, and some pictures darker than others.
+    # Much larger than a corrupted: smooth inside, and some images darker than others.
     within, between = clouds.std(axis=(1, 2)).mean(), clouds.mean(axis=(1, 2)).std()
     down, right = (float(np.abs(np.diff(clouds, axis=axis)).mean()) for axis in (1, 2))
     assert down < 0.3 * within < 0.3 * between
@@ -242,10 +244,10 @@ def test_fog_is_no_brighter_than_the_ink() -> None:
 def test_spatter_covers_patches_with_mud() -> None:
     for image in (BLANK, SEVEN, FULL):
         shares = []
-        for picture in drawn("spatter", 40, image):
-            dirty = picture != image
+        for corrupted in drawn("spatter", 40, image):
+            dirty = corrupted != image
             # At least four fifths mud of 63, the rest what was there.
-            gone = np.abs(picture.astype(float) - 63) / np.maximum(np.abs(image - 63.0), 1)
+            gone = np.abs(corrupted.astype(float) - 63) / np.maximum(np.abs(image - 63.0), 1)
             assert (gone[dirty] <= 0.21).all()
             shares.append(dirty.mean())
         assert 0.05 < np.mean(shares) < 0.4
@@ -259,7 +261,7 @@ def test_lines_only_add_ink(kind: str) -> None:
         assert 0.01 < np.mean(line > 127) < 0.15
 
 
-def test_a_dotted_line_crosses_the_picture_in_dashes() -> None:
+def test_a_dotted_line_crosses_the_image_in_dashes() -> None:
     dashes = np.arange(28) % 4 >= 2
     dashes[27] = False
     rows = []
@@ -273,7 +275,7 @@ def test_a_dotted_line_crosses_the_picture_in_dashes() -> None:
     assert np.ptp(rows, axis=0).min() > 18  # from anywhere to anywhere
 
 
-def test_a_zigzag_turns_all_the_way_across_the_picture() -> None:
+def test_a_zigzag_turns_all_the_way_across_the_image() -> None:
     n_whole = 0
     for line in drawn("zigzag", 40, BLANK):
         assert not line[:, :2].any()

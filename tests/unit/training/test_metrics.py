@@ -1,9 +1,11 @@
-"""Metrics on worked examples."""
+"""Metrics on worked examples, and against torchmetrics."""
 
 import math
 
 import numpy as np
 import pytest
+import torch
+from torchmetrics.functional import classification
 
 from training.evaluation.metrics import (
     adaptive_calibration_error,
@@ -12,6 +14,7 @@ from training.evaluation.metrics import (
     bootstrap_intervals,
     brier_score,
     calibration_error,
+    confidence_bins,
     error_rate,
     errors_at_coverage,
     false_positive_rate,
@@ -43,17 +46,17 @@ def test_brier_score_by_hand() -> None:
 
 def test_calibration_error_by_hand() -> None:
     # Bins of a width of 1/2: all four are in the upper one, 3 of 4 right, mean confidence 0.75.
-    assert calibration_error(P, LABELS, n_bins=2) == pytest.approx(0.0, abs=1e-6)
+    assert calibration_error(P, LABELS, n_bins=2) == pytest.approx(0.0, abs=1e-12)
     # Bins of 1/10: each on its own, |1 - 0.8|, |0 - 0.6|, |1 - 0.7|, |1 - 0.9|, over 4.
-    assert calibration_error(P, LABELS, n_bins=10) == pytest.approx(1.2 / 4, abs=1e-6)
+    assert calibration_error(P, LABELS, n_bins=10) == pytest.approx(1.2 / 4, abs=1e-12)
 
 
-def test_calibration_error_weighs_bins_by_their_pictures() -> None:
+def test_calibration_error_weighs_bins_by_their_images() -> None:
     p = np.array([[0.95, 0.05]] * 9 + [[0.55, 0.45]])
     labels = np.array([0] * 9 + [1])
-    assert calibration_error(p, labels, n_bins=2) == pytest.approx(abs(0.91 - 0.9), abs=1e-6)
+    assert calibration_error(p, labels, n_bins=2) == pytest.approx(abs(0.91 - 0.9), abs=1e-12)
     assert calibration_error(p, labels, n_bins=10) == pytest.approx(
-        0.9 * 0.05 + 0.1 * 0.55, abs=1e-6
+        0.9 * 0.05 + 0.1 * 0.55, abs=1e-12
     )
 
 
@@ -67,13 +70,13 @@ def test_risk_coverage_by_hand() -> None:
     )
 
 
-def test_adaptive_bins_hold_equally_many_pictures() -> None:
+def test_adaptive_bins_hold_equally_many_images() -> None:
     p = np.array([[0.99, 0.01], [0.98, 0.02], [0.97, 0.03], [0.96, 0.04]])
     labels = np.array([0, 1, 0, 0])
     # The less certain two: 0.965 sure, both right. The others: 0.985 sure, one of two right.
     expected = (2 * abs(0.965 - 1) + 2 * abs(0.985 - 0.5)) / 4
     assert adaptive_calibration_error(p, labels, n_bins=2) == pytest.approx(expected)
-    assert calibration_error(p, labels, n_bins=2) == pytest.approx(0.975 - 0.75, abs=1e-6)
+    assert calibration_error(p, labels, n_bins=2) == pytest.approx(0.975 - 0.75, abs=1e-12)
 
 
 def test_the_risk_coverage_curve_by_hand() -> None:
@@ -110,6 +113,31 @@ def test_false_positives_at_a_true_positive_rate_by_hand() -> None:
     assert false_positive_rate(inside, np.array([2.0])) == 0
 
 
+@pytest.mark.parametrize("n_bins", [2, 15])
+def test_the_calibration_error_is_that_of_torchmetrics(n_bins: int) -> None:
+    rng = np.random.default_rng(2)
+    p, labels = rng.dirichlet([0.3] * 10, 2_000), rng.integers(10, size=2_000)
+    # Torchmetrics sums in single precision.
+    theirs = classification.multiclass_calibration_error(
+        torch.from_numpy(p), torch.from_numpy(labels), num_classes=10, n_bins=n_bins
+    )
+    assert calibration_error(p, labels, n_bins) == pytest.approx(float(theirs), abs=1e-6)
+
+
+def test_auroc_with_ties_is_that_of_torchmetrics() -> None:
+    rng = np.random.default_rng(3)
+    inside, outside = rng.integers(0, 60, 900) / 100, rng.integers(20, 100, 700) / 100
+    scores = torch.from_numpy(np.concatenate([inside, outside]))
+    is_outside = torch.from_numpy(np.repeat([0, 1], [900, 700]))
+    theirs = classification.binary_auroc(scores, is_outside)
+    assert auroc(inside, outside) == pytest.approx(float(theirs), abs=1e-6)
+
+
+def test_bins_of_confidence_hold_their_lower_edge_and_the_last_holds_one() -> None:
+    top = np.array([0.5, 0.74, 0.75, 1.0])
+    assert confidence_bins(np.stack([top, 1 - top], axis=1), 4).tolist() == [2, 2, 3, 3]
+
+
 def test_bootstrap_intervals_are_as_wide_as_theory_says() -> None:
     rng = np.random.default_rng(0)
     n, error = 2_000, 0.1
@@ -127,7 +155,7 @@ def test_bootstrap_intervals_are_as_wide_as_theory_says() -> None:
     assert bootstrap_intervals(p, labels) == intervals
 
 
-def test_bootstrapped_calibration_errors_are_those_of_the_figures() -> None:
+def test_bootstrapped_calibration_errors_are_those_of_the_metrics() -> None:
     rng = np.random.default_rng(1)
     p = rng.dirichlet([1, 1, 1], 4_000)
     labels = rng.integers(3, size=4_000)
