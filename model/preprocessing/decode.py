@@ -17,7 +17,15 @@ from PIL import Image
 
 from model.errors import CorruptImageError, ImageTooLargeError, UnsupportedFormatError
 
-__all__ = ["MAX_PIXELS", "MAX_SIDE", "Decoding", "read_array", "read_bytes", "read_image"]
+__all__ = [
+    "MAX_PIXELS",
+    "MAX_SIDE",
+    "Decoding",
+    "essential_png",
+    "read_array",
+    "read_bytes",
+    "read_image",
+]
 
 MAX_PIXELS = 25_000_000
 """Default limit on width × height, read from the header before decoding."""
@@ -76,7 +84,7 @@ def read_bytes(
         raise CorruptImageError("the file is empty")
     _check_pixels(_png_size(data), max_pixels)
     if data.startswith(_PNG):
-        data = _essential_png(data)
+        data = essential_png(data)
     with _open_header(data) as image:
         _check_pixels(image.size, max_pixels)
         _check_scans(image, data)
@@ -164,7 +172,7 @@ def _png_size(data: bytes) -> tuple[int, int]:
     return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
 
 
-def _essential_png(data: bytes) -> bytes:
+def essential_png(data: bytes) -> bytes:
     """A PNG reduced to the chunks that decide its pixels, with the data in one chunk.
 
     Texts and colour profiles may inflate to any size, and a million empty chunks take seconds.

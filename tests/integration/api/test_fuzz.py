@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from tests.support.hostile import edited, hostile_images
+from tests.support.fuzz.hostile import edited, hostile_images
+from tests.support.fuzz.strategies import fuzz_examples, image_files
 from tests.support.images import drawn_seven, encoded
 from tests.support.service.problems import check_problem, check_problem_body, check_seven
 from tests.support.service.server import Server
-from tests.support.strategies import fuzz_examples, image_files
 
 # Far more than any of them takes: what takes longer hangs.
 NO_HANG = timedelta(seconds=30)

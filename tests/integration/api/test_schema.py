@@ -20,9 +20,9 @@ from model import load_checkpoint
 from model.checkpoint import BUNDLED
 from service import Settings, create_app
 from service.api.openapi import operations
+from tests.support.fuzz.strategies import FORMATS, fuzz_examples, image_files, image_files_of
 from tests.support.service.api_key import KEY
 from tests.support.service.server import Server
-from tests.support.strategies import FORMATS, fuzz_examples, image_files, image_files_of
 
 pytestmark = pytest.mark.not_through_ray("it reads the log of a process")
 
@@ -63,10 +63,9 @@ def map_case(_context: HookContext, case: Case) -> Case:
     """Change a valid request so that it also keeps the rules that no document can state."""
     if case.meta is not None and case.meta.generation.mode.is_positive:
         if case.query:
-            case.query.update(consistent(case.query))
+            case.query = {**case.query, **consistent(case.query)}  # cases share their dicts
         if len(str(case.path_parameters)) % 4:  # most requests ask for the served model
-            asked = case.path_parameters or {}
-            asked.update({name: SERVED[name] for name in asked})
+            case.path_parameters = {name: SERVED[name] for name in case.path_parameters or {}}
         if case.path.endswith("/infer") and isinstance(case.body, dict):
             case.body = fitting(case.body)
     return case

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from model import Checkpoint, CheckpointError, Posterior, load_checkpoint, save_checkpoint
 from model.checkpoint import BUNDLED
 from tests.support.checkpoints import spoil, tiny_checkpoint
-from tests.support.strategies import fuzz_examples
+from tests.support.fuzz.strategies import fuzz_examples
 
 Tensors = dict[str, np.ndarray]
 Metadata = dict[str, Any]

@@ -1,6 +1,6 @@
 """Fuzzing: any image or checkpoint file is read, or rejected with a documented error.
 
-A normal run is short; `MNN_FUZZ_EXAMPLES=20000` makes it thorough. `test_normalize.py` and
+A normal run is short; `MNN_FUZZ_EXAMPLES=20000` makes it thorough. `preprocessing` and
 `test_checkpoint.py` have known kinds of damage, one by one.
 """
 
@@ -21,8 +21,8 @@ from model import CheckpointError, Classifier, load, save_checkpoint
 from model.errors import ImageError
 from model.preprocessing.normalize import open_bytes
 from tests.support.checkpoints import tiny_checkpoint
-from tests.support.hostile import edited, hostile_images, hostile_json
-from tests.support.strategies import fuzz_examples
+from tests.support.fuzz.hostile import edited, hostile_images, hostile_json
+from tests.support.fuzz.strategies import fuzz_examples
 
 # Far more than any example takes: longer means it hangs.
 NO_HANG = timedelta(seconds=30)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from hypothesis import strategies as st
 
-from tests.support.strategies import FORMATS, image_files, image_files_of
+from tests.support.fuzz.strategies import FORMATS, image_files, image_files_of
 
 __all__ = ["edited", "hostile_images", "hostile_json"]
 

@@ -19,10 +19,10 @@ from model import (
     open_array,
     open_bytes,
 )
-from model.preprocessing.decode import _essential_png, read_image
+from model.preprocessing.decode import essential_png, read_image
 from model.preprocessing.normalize import open_image
+from tests.support.fuzz.strategies import fuzz_examples
 from tests.support.images import drawn_seven, encoded, oriented
-from tests.support.strategies import fuzz_examples
 
 
 def seen(image: Image.Image, form: str = "PNG", **options: object) -> np.ndarray:
@@ -311,7 +311,7 @@ def test_texts_in_a_png_are_not_inflated() -> None:
 def test_a_png_of_many_chunks_is_reduced_to_its_essential_ones() -> None:
     plain = encoded(drawn_seven(100))
     crowded = png_with(*[(b"abCd", b""), (b"IDAT", b""), (b"eXIf", b"")] * 1000)
-    assert len(_essential_png(crowded)) < len(plain) + 50
+    assert len(essential_png(crowded)) < len(plain) + 50
     np.testing.assert_array_equal(open_bytes(crowded).pixels, open_bytes(plain).pixels)
 
 
