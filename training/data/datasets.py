@@ -6,13 +6,12 @@ nothing.
 """
 
 import contextlib
+import gzip
 import hashlib
 import io
-import shutil
+import math
 import socket
-import tempfile
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +27,7 @@ __all__ = [
     "Source",
     "Split",
     "mnist_or_digits",
+    "read_idx",
     "split",
 ]
 
@@ -35,6 +35,8 @@ SPLIT_SEED = 20260101
 """Fixed, so that all runs hold out the same images, whatever their seed."""
 
 _MIRROR_TIMEOUT_S = 20.0
+_IDX_BYTES = b"\0\0\x08"  # first bytes of an IDX file of unsigned bytes
+_MAX_IDX_BYTES = 256 * 2**20
 
 
 class DataNotFoundError(Exception):
@@ -97,10 +99,10 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Mnist:
-    """MNIST, read by torchvision: 60,000 training and 10,000 test images.
+    """MNIST: 60,000 training and 10,000 test images.
 
     Attributes:
-        data_dir: A torchvision root; absent archives are downloaded there.
+        data_dir: A torchvision root; torchvision downloads absent archives there.
     """
 
     data_dir: Path
@@ -125,27 +127,22 @@ class Mnist:
         return self._load(train=False)
 
     def _load(self, *, train: bool) -> Part:
-        from torchvision.datasets import MNIST  # noqa: PLC0415 - takes seconds
-
-        with (
-            _readable_root(self.data_dir) as root,
-            contextlib.redirect_stdout(io.StringIO()),
-            _socket_timeout(),
-        ):
-            # torchvision prints a line for each mirror; the error below is the only report.
-            existing = _folders(root)
-            try:
-                data = MNIST(str(root), train=train, download=True)
-            except (RuntimeError, OSError, ValueError, EOFError) as error:
-                _remove_new_empty_folders(root, existing)
-                archives = self.data_dir / "MNIST" / "raw"
-                raise DataNotFoundError(
-                    f"MNIST could be neither read from {archives} nor downloaded "
-                    f"({_one_line(error)}). Put the four original *-ubyte.gz archives there, and "
-                    "nothing else, name another torchvision root with --data-dir or MNN_DATA_DIR, "
-                    "or train on the bundled data with --dataset digits."
-                ) from error
-            return Part(data.data.numpy(), data.targets.numpy().astype(np.int64))
+        prefix = "train" if train else "t10k"
+        names = (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte")
+        raw = self.data_dir / "MNIST" / "raw"
+        try:
+            if not all(_idx_file(raw, name) for name in names):
+                _download_mnist(self.data_dir)
+            images, labels = (read_idx(_idx_file(raw, name) or raw / name) for name in names)
+            part = Part(images.reshape(-1, 28, 28), labels.reshape(len(images)).astype(np.int64))
+        except (RuntimeError, OSError, ValueError, EOFError) as error:
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise DataNotFoundError(
+                f"MNIST could be neither read from {raw} nor downloaded ({reason}). Put the four "
+                "original *-ubyte.gz archives there, name another torchvision root with --data-dir "
+                "or MNN_DATA_DIR, or train on the bundled data with --dataset digits."
+            ) from error
+        return part
 
 
 @dataclass(frozen=True)
@@ -222,62 +219,47 @@ def _permutation(n: int, *, stream: int) -> NDArray[np.int64]:
     return np.random.Generator(np.random.Philox(key=key)).permutation(n)
 
 
-@contextlib.contextmanager
-def _readable_root(data_dir: Path) -> Iterator[Path]:
-    """A torchvision root where torchvision can unpack the archives.
+def read_idx(file: Path) -> NDArray[np.uint8]:
+    """Read an IDX file of bytes.
 
-    torchvision unpacks them in place. For a read-only folder this is a temporary copy.
+    Args:
+        file: The file, decompressed if its name ends in `.gz`.
+
+    Raises:
+        OSError: If it cannot be read.
+        EOFError: If it is truncated.
+        ValueError: If it is no complete IDX file of bytes.
     """
-    archives = data_dir / "MNIST" / "raw"
-    packed = sorted(archives.glob("*-ubyte.gz")) if archives.is_dir() else []
-    if not packed or _writable(archives):
-        yield data_dir
-        return
-    with tempfile.TemporaryDirectory(prefix="mnist-") as temporary:
-        copies = Path(temporary) / "MNIST" / "raw"
-        try:
-            copies.mkdir(parents=True)
-            for archive in archives.iterdir():
-                if archive.suffix == ".gz" or not (archives / f"{archive.name}.gz").exists():
-                    shutil.copyfile(archive, copies / archive.name)
-        except OSError as error:
-            raise DataNotFoundError(
-                f"{archives} cannot be written to, and MNIST could not be copied to {temporary} "
-                f"({error.strerror}) to be unpacked there: make room, or unpack the archives."
-            ) from error
-        yield Path(temporary)
+    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+        data = stream.read(_MAX_IDX_BYTES)
+    if len(data) < 4 or data[:3] != _IDX_BYTES:
+        raise ValueError("not an IDX file of bytes")
+    shape = np.frombuffer(data[4 : 4 + 4 * data[3]], ">i4").tolist()
+    start = 4 + 4 * data[3]
+    if len(shape) != data[3] or min(shape, default=0) < 1 or len(data) != start + math.prod(shape):
+        raise ValueError("not a complete IDX file")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()
 
 
-@contextlib.contextmanager
-def _socket_timeout() -> Iterator[None]:
-    """Bound the wait for a mirror that does not answer; torchvision would wait for minutes."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_MIRROR_TIMEOUT_S)
+def _idx_file(folder: Path, name: str) -> Path | None:
+    """The file of that name, else its archive, else None."""
+    return next((f for f in (folder / name, folder / f"{name}.gz") if f.is_file()), None)
+
+
+def _download_mnist(root: Path) -> None:
+    """Download MNIST by torchvision, and leave no empty folders behind."""
+    from torchvision.datasets import MNIST  # noqa: PLC0415 - takes seconds
+
+    folders = [root, root / "MNIST", root / "MNIST" / "raw"]
+    created = [folder for folder in folders if not folder.exists()]
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_MIRROR_TIMEOUT_S)  # torchvision waits for minutes
     try:
-        yield
+        # torchvision prints a line for each mirror; the caller's error is the only report.
+        with contextlib.redirect_stdout(io.StringIO()):
+            MNIST(str(root), download=True)
     finally:
-        socket.setdefaulttimeout(before)
-
-
-def _writable(folder: Path) -> bool:
-    # Permission bits say nothing to root or about a read-only mount, so try.
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
-
-
-def _folders(root: Path) -> set[Path]:
-    return {folder for folder in (root, root / "MNIST", root / "MNIST" / "raw") if folder.exists()}
-
-
-def _remove_new_empty_folders(root: Path, existing: set[Path]) -> None:
-    for folder in sorted(_folders(root) - existing, reverse=True):
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text[:300] if text else type(error).__name__
+        socket.setdefaulttimeout(timeout)
+        for folder in reversed(created):
+            with contextlib.suppress(OSError):  # not empty
+                folder.rmdir()

@@ -4,8 +4,6 @@ They are read where they lie below a torchvision root and never downloaded. A se
 is left out and named. To add a set, add an entry to `OOD_SETS`.
 """
 
-import gzip
-import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.datasets import DataNotFoundError
+from training.data.datasets import DataNotFoundError, read_idx
 
 __all__ = ["OOD_SETS", "OodSet", "find_ood_sets", "read_ood_set"]
 
@@ -62,9 +60,6 @@ OOD_SETS = (
 )
 """The out-of-distribution sets that an evaluation looks for."""
 
-_IDX_BYTES_3D = 0x0803
-_MAX_BYTES = 256 * 2**20
-
 
 def find_ood_sets(data_dir: Path) -> dict[str, Path]:
     """The files of the sets that are there, by name."""
@@ -91,7 +86,7 @@ def read_ood_set(file: Path) -> NDArray[np.uint8]:
             with np.load(file, allow_pickle=False) as archive:
                 images = archive["arr_0"]
         else:
-            images = _read_idx(file)
+            images = read_idx(file)
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise DataNotFoundError(f"{file} cannot be read as images: {error}") from error
     if images.ndim != 3 or images.dtype != np.uint8 or not len(images):
@@ -100,12 +95,3 @@ def read_ood_set(file: Path) -> NDArray[np.uint8]:
         )
     result: NDArray[np.uint8] = images
     return result
-
-
-def _read_idx(file: Path) -> NDArray[np.uint8]:
-    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
-        data = stream.read(_MAX_BYTES)
-    magic, *shape = (int(n) for n in np.frombuffer(data, ">i4", 4))
-    if magic != _IDX_BYTES_3D or min(shape) < 1 or len(data) != 16 + math.prod(shape):
-        raise ValueError("not a whole IDX file of byte images")
-    return np.frombuffer(data, np.uint8, offset=16).reshape(shape)
