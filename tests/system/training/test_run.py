@@ -16,6 +16,7 @@ from tests.support.commands import Result, call
 from tests.support.paths import ROOT
 from training import evaluate, run
 from training.data.datasets import Digits
+from training.data.ood import OOD_SETS
 
 # On a CPU and with a stated number of threads, where equal seeds promise equal bytes.
 SHORT = ("--dataset", "digits", "--epochs", "8", "--device", "cpu", "--brief")
@@ -153,6 +154,6 @@ def test_the_whole_evaluation_of_the_bundled_weights(mnist_root: Path, tmp_path:
     assert {part["n"] for part in metrics["parts"].values()} == {300}
     assert metrics["intervals"]["another"]["all"]["held"] > 0.9  # compared with itself
     named = set(metrics["foreign"]) | set(metrics["foreign_missing"])
-    assert named == {"Fashion-MNIST", "notMNIST", "KMNIST"}
+    assert named == {known.name for known in OOD_SETS}
     page = (tmp_path / "report.html").read_text()
     assert "<svg" in page or "data:image/png" in page
