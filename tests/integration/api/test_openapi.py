@@ -297,6 +297,10 @@ def details(document: Json, method: str, path: str, status: int) -> set[str]:
     return {body.get("detail") or body["error"] for body in bodies}
 
 
+def without_numbers(detail: str) -> str:
+    return re.sub("[0-9,]+", "N", detail)
+
+
 def test_the_examples_of_problems_are_what_the_service_answers(
     client: httpx.Client, document: Json
 ) -> None:
@@ -318,10 +322,8 @@ def test_the_examples_of_problems_are_what_the_service_answers(
         statuses.add(status)
     assert statuses == {403, 413, 415, 422}
     status, detail = problem_of(client, "POST", "/predict", files={"file": bytes(20 * mib)})
-    without_numbers = {
-        re.sub("[0-9,]+", "N", d) for d in details(document, "POST", "/predict", status)
-    }
-    assert re.sub("[0-9,]+", "N", detail) in without_numbers
+    examples = details(document, "POST", "/predict", status)
+    assert without_numbers(detail) in map(without_numbers, examples)
 
 
 def test_the_examples_of_protocol_errors_are_what_the_service_answers(
@@ -340,7 +342,8 @@ def test_the_examples_of_protocol_errors_are_what_the_service_answers(
     ]
     for answer in found:
         method, path = ("GET", NAMED) if answer.status_code == 404 else ("POST", f"{NAMED}/infer")
-        assert answer.json()["error"] in details(document, method, path, answer.status_code)
+        examples = details(document, method, path, answer.status_code)
+        assert without_numbers(answer.json()["error"]) in map(without_numbers, examples)
     assert {answer.status_code for answer in found} == {400, 404, 413, 415, 422}
 
 

@@ -449,7 +449,7 @@ def test_a_switched_checkpoint_is_served_and_a_rejected_one_changes_nothing(
             assert (model["version"], model["reload_error"]) == (second.version, None)
             rejected = await client.post("/model/reload", headers=bearer())
             assert rejected.status_code == 409
-            assert "the deployment manages the weights" in rejected.json()["detail"]
+            assert "deployment manages the weights" in rejected.json()["detail"]
             assert (await reloader.switch_checkpoint(None)).source == "shipped"
 
     asyncio.run(asyncio.wait_for(switch(), 30))

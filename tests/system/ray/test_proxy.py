@@ -64,7 +64,7 @@ def test_the_key_opens_everything_but_a_reload(keyed: RayServer, seven_png: byte
         files = {"file": seven_png}
         assert client.post("/predict?level=0.9", files=files).json()["prediction"] == "7"
         detail = check_problem(client.post("/model/reload"), 409)
-        assert "the deployment manages the weights" in detail
+        assert "deployment manages the weights" in detail
         client.headers.pop("Authorization")
         check_problem(client.post("/model/reload"), 401)
 
