@@ -24,17 +24,6 @@ from service.dependencies import Service
 from service.model_lifecycle.reloader import ReloadError
 from service.process.tuning import prepare, tune_gc
 
-__all__ = [
-    "DigitReader",
-    "Options",
-    "RayProxyMiddleware",
-    "Replica",
-    "Rollout",
-    "app",
-    "build",
-    "granted_settings",
-]
-
 _log = logging.getLogger("service")
 
 

@@ -16,8 +16,6 @@ from service.open_inference.codec import INPUT, MAX_IMAGES, OUTPUTS
 from service.settings import Settings
 from training.data.ood import OOD_SETS
 
-__all__ = ["TABLES", "filled"]
-
 DOCS = Path(__file__).parent
 
 Row = Sequence[str]

@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-__all__ = ["DIGIT_CNN", "Conv", "ModelConfig"]
-
 DIGITS = tuple("0123456789")
 
 

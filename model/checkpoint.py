@@ -25,8 +25,6 @@ from model.posterior import Posterior
 from model.preprocessing import INPUT_CONTRACT, SIDE
 from model.system import write_atomically
 
-__all__ = ["BUNDLED", "Checkpoint", "load_checkpoint", "save_checkpoint"]
-
 BUNDLED = Path(__file__).parent / "weights" / "digits.safetensors"
 """The checkpoint that comes with this package."""
 

@@ -17,18 +17,6 @@ from model.preprocessing import MAX_PIXELS, DigitImage, open_array, open_bytes, 
 from model.types import Decision, Device, Floats, Reason
 from model.uncertainty import draw_probabilities, summarise
 
-__all__ = [
-    "DEFAULT_DRAWS",
-    "DEFAULT_LEVEL",
-    "MIN_DRAWS",
-    "MIN_LEVEL",
-    "ClassProbability",
-    "Classifier",
-    "NotADigit",
-    "Prediction",
-    "load",
-]
-
 DEFAULT_DRAWS = 100
 DEFAULT_LEVEL = 0.95
 MIN_DRAWS = 2

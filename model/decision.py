@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from model.types import SCORES, Floats, Reason, Score
 from model.uncertainty import PredictiveSummary
 
-__all__ = ["ConformalRule", "SelectiveRule", "uncertainty_score"]
-
 
 @dataclass(frozen=True)
 class SelectiveRule:

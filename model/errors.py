@@ -11,16 +11,6 @@
         └── CorruptImageError        empty, truncated or damaged
 """
 
-__all__ = [
-    "CheckpointError",
-    "CorruptImageError",
-    "ImageError",
-    "ImageTooLargeError",
-    "ModelError",
-    "RequestError",
-    "UnsupportedFormatError",
-]
-
 
 class ModelError(Exception):
     """Base class of this package's exceptions."""

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from model.architecture import ModelConfig
 
-__all__ = ["Arrays", "Ensemble", "Posterior"]
-
 Arrays: TypeAlias = dict[str, NDArray[np.float32]]
 """Weights and biases by the names of `ModelConfig.parameter_shapes`."""
 

@@ -5,8 +5,6 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SCORES", "Decision", "Device", "Floats", "Reason", "Score"]
-
 Floats: TypeAlias = NDArray[np.float64]
 """Probabilities and what is computed from them."""
 

@@ -23,20 +23,6 @@ from numpy.typing import NDArray
 
 from model.types import Floats
 
-__all__ = [
-    "DrawProbabilities",
-    "PredictiveSummary",
-    "credible_interval",
-    "draw_probabilities",
-    "entropy",
-    "expected_entropy",
-    "mutual_information",
-    "predictive",
-    "predictive_entropy",
-    "softmax",
-    "summarise",
-]
-
 
 class DrawProbabilities(NamedTuple):
     """Probabilities of each of S draws for B images.

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from training.data.datasets import Digits, Mnist, Source
 
-__all__ = ["add_data_options", "add_device_option", "data_source", "positive"]
-
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Add `--dataset` and `--data-dir`."""

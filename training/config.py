@@ -8,8 +8,6 @@ from training.data.datasets import Digits, Mnist
 from training.fitting.augment import Distortion
 from training.fitting.trainer import FitConfig
 
-__all__ = ["PRESETS", "RuleConfig", "RunConfig"]
-
 
 @dataclass(frozen=True)
 class RuleConfig:

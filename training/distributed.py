@@ -19,8 +19,6 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-__all__ = ["SINGLE_PROCESS", "LostRankError", "World", "process_group", "world_from_environment"]
-
 T = TypeVar("T")
 
 

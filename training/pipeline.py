@@ -36,8 +36,6 @@ from training.fitting.resume import UnfinishedRun, UnfinishedRunError
 from training.fitting.trainer import EpochSummary, Fitter, correct_prior_shift, new_network
 from training.training_set import make_training_set, to_tensor
 
-__all__ = ["FloorError", "train"]
-
 _VERSIONED = (
     "maybe-neural-network", "torch", "torchvision", "numpy", "pillow", "mahotas", "safetensors",
 )  # fmt: skip

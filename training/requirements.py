@@ -7,8 +7,6 @@ on standard error instead of a traceback.
 import importlib.util
 import sys
 
-__all__ = ["REQUIRED", "check_requirements"]
-
 REQUIRED = ("jinja2", "matplotlib", "scipy", "skimage", "sklearn", "torch", "torchvision", "tqdm")
 """Import names of the packages of the extra `training`."""
 

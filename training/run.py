@@ -35,8 +35,6 @@ from training.fitting.resume import UnfinishedRunError
 from training.pipeline import FloorError, train
 from training.reporting.text import format_evaluation
 
-__all__ = ["main"]
-
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(

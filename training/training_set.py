@@ -16,8 +16,6 @@ from training.distributed import SINGLE_PROCESS, World
 from training.synthesis.outliers import outlier_inputs
 from training.synthesis.rendering import correlation, render_inputs
 
-__all__ = ["TrainingSet", "make_training_set", "to_tensor"]
-
 _MIN_KEPT = 0.65  # share of the outliers that `outlier_inputs` keeps
 _MIN_CORRELATION = 0.4  # between a digit and its rendering
 

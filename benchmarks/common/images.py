@@ -10,8 +10,6 @@ from model import open_bytes
 from training.data.datasets import Mnist, Part
 from training.data.preprocess import preprocess
 
-__all__ = ["example_inputs", "find_mnist", "random_images", "test_inputs"]
-
 _EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 

@@ -15,16 +15,6 @@ from torch import Tensor, nn
 from model.architecture import ModelConfig
 from model.posterior import Posterior
 
-__all__ = [
-    "LIBRARIES",
-    "bayesian_torch_network",
-    "deterministic_network",
-    "has",
-    "library_kl",
-    "library_versions",
-    "posterior_mean_network",
-]
-
 _DISTRIBUTIONS = ("bayesian-torch", "blitz-bayesian-pytorch", "torchbnn")
 _SCALE = 0.02
 

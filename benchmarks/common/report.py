@@ -11,8 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Row", "format_table", "make_parser", "write_json"]
-
 Row = Mapping[str, Any]
 
 _ROOT = Path(__file__).parents[2]

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
-__all__ = ["Contender", "interleaved"]
-
 _MIN_SAMPLE_S = 0.02  # faster calls are repeated to last so long
 
 

@@ -24,8 +24,6 @@ from model.engines.onnx_engine import OnnxEngine
 from model.types import Floats
 from model.uncertainty import softmax
 
-__all__ = ["error_rows"]
-
 _LEVEL = 0.95
 _SETS = 5
 _MAX_DRAWS = 512  # of one engine, to bound memory

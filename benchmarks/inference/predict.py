@@ -19,8 +19,6 @@ from benchmarks.inference.speed import N_DRAWS, compare, fewer_draws
 from model import Posterior, load_checkpoint
 from model.checkpoint import BUNDLED
 
-__all__ = ["main"]
-
 _BATCHES = (1, 16, 64)
 _ROUNDS, _QUICK_ROUNDS = 9, 3
 _ERROR_DRAWS = (25, 50, 100, 200, 400)

@@ -28,8 +28,6 @@ from benchmarks.common.report import format_table, make_parser, write_json
 from model.preprocessing.decode import MAX_SIDE
 from model.preprocessing.normalize import open_bytes, open_image
 
-__all__ = ["IMAGES", "main", "measured"]
-
 _ROUNDS, _QUICK_ROUNDS = 15, 2
 _LARGEST = (5_000, 5_000)
 

@@ -26,8 +26,6 @@ from model.engines.cuda_engine import CudaEngine
 from model.engines.onnx_engine import ensemble_graph, onnxruntime
 from model.uncertainty import softmax
 
-__all__ = ["main"]
-
 _N_DRAWS, _BLOCK = 100, 20
 _BATCHES = (1, 4, 16, 64)
 _THREADS = (1, 2)

@@ -25,8 +25,6 @@ from model.engines.reference_engine import ReferenceEngine
 from model.posterior import Posterior
 from model.system import granted_cpus
 
-__all__ = ["N_DRAWS", "compare", "fewer_draws"]
-
 N_DRAWS = 100
 _FEWER = (10, 20, 25, 41, 50, 75)
 _SIDE = 2048

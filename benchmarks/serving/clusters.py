@@ -13,8 +13,6 @@ from pathlib import Path
 
 from benchmarks.serving.local_service import free_port, running, wait_until_ready
 
-__all__ = ["ONE_WORKER", "behind_nginx", "has_nginx", "has_ray", "under_ray"]
-
 ONE_WORKER = {
     "MNN_DEVICE": "cpu",
     "MNN_WORKER_THREADS": "1",

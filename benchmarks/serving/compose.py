@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Compose", "scaled"]
-
 _ROOT = Path(__file__).parents[2]
 
 

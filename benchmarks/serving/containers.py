@@ -14,8 +14,6 @@ from pathlib import Path
 from benchmarks.common.report import format_table, make_parser, write_json
 from benchmarks.serving.compose import Compose
 
-__all__ = ["main"]
-
 _ROOT = Path(__file__).parents[2]
 _STARTS = 5
 

@@ -10,8 +10,6 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["free_port", "running", "running_service", "wait_until_ready"]
-
 _ROOT = Path(__file__).parents[2]
 _START_S = 90.0
 _STOP_S = 20.0

@@ -19,8 +19,6 @@ from playwright.sync_api import Page, sync_playwright
 from benchmarks.common.report import format_table, make_parser, write_json
 from benchmarks.serving.local_service import running_service
 
-__all__ = ["main", "opened_page"]
-
 _ROUNDS, _QUICK_ROUNDS = 40, 2
 _SEVEN = [(0.3, 0.24), (0.5, 0.22), (0.69, 0.22), (0.61, 0.42), (0.53, 0.6), (0.46, 0.82)]
 _PEN_UP_TO_ANSWER = """

@@ -2,8 +2,6 @@
 
 import math
 
-__all__ = ["busy_probability", "mean_wait", "wait_percentile"]
-
 
 def busy_probability(n_servers: int, load: float) -> float:
     """Probability that a new request finds all servers busy (Erlang's C formula).

@@ -37,8 +37,6 @@ from benchmarks.serving.local_service import running_service
 from benchmarks.serving.queueing import mean_wait, wait_percentile
 from model import open_bytes
 
-__all__ = ["main"]
-
 _EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "seven.png"
 _BATCH = 16  # images of a batch request
 _CLIENTS = 6  # for each worker thread: enough to keep it busy

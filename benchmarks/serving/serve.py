@@ -27,8 +27,6 @@ from benchmarks.serving.peers.load import Load, Round
 from benchmarks.serving.peers.processes import Server, ServerError, start
 from model import open_bytes
 
-__all__ = ["main"]
-
 _EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "seven.png"
 _IDLE_CPUS = 0.05  # a server that uses more while idle would disturb the others
 _MAX_ROUND_S = 20.0

@@ -24,8 +24,6 @@ from training.data.datasets import Mnist
 from training.distributed import process_group, world_from_environment
 from training.fitting.trainer import Fitter, new_network
 
-__all__ = ["main"]
-
 _CPU = torch.device("cpu")
 _N_TRAIN = 16_384  # images, more than the steps take
 _WARM_UP = 8  # steps that are not timed

@@ -21,8 +21,6 @@ from training.data.datasets import Mnist
 from training.fitting.objective import Fittable
 from training.fitting.trainer import FitConfig, Fitter, new_network
 
-__all__ = ["endless", "step_rows"]
-
 _BLOCK = 16  # steps timed together
 _PIPELINE = "data pipeline alone"
 _DETERMINISTIC = "deterministic"

@@ -21,8 +21,6 @@ from model.system import granted_cpus
 from training.config import PRESETS
 from training.data.datasets import Mnist, Part, split
 
-__all__ = ["main"]
-
 _ROUNDS, _QUICK_ROUNDS = 11, 3
 _N_RANDOM = 47_000  # the size of MNIST's fit part
 

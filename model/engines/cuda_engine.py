@@ -11,8 +11,6 @@ from torch.nn import functional
 
 from model.posterior import Posterior
 
-__all__ = ["CudaEngine", "CudaUnavailableError"]
-
 _CHUNK = 64  # images at once: 64 of them with 100 draws take about 400 MB of GPU memory
 
 

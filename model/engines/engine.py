@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from model.posterior import Posterior
 from model.types import Device
 
-__all__ = ["Engine", "has_cuda_device", "make_engine"]
-
 _log = logging.getLogger("model")
 
 

@@ -34,8 +34,6 @@ from model.system import granted_cpus
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
-__all__ = ["OnnxEngine", "block_sizes", "ensemble_graph", "onnxruntime"]
-
 _Float32s: TypeAlias = NDArray[np.float32]
 
 _OPSET, _IR_VERSION = 21, 10

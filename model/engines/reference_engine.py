@@ -7,8 +7,6 @@ from numpy.typing import NDArray
 from model.nn import AffineWeights, BayesianCNN
 from model.posterior import Arrays, Posterior
 
-__all__ = ["ReferenceEngine"]
-
 
 class ReferenceEngine:
     """A loop over draws: simple and slow. The other engines must agree with it.

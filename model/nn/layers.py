@@ -16,8 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["AffineWeights", "BayesianConv2d", "BayesianLinear", "gaussian_kl"]
-
 # Keeps the gradient of the square root finite if the variance of an activation is zero.
 _SMALLEST_VARIANCE = 1e-16
 

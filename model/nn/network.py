@@ -10,8 +10,6 @@ from torch.nn import functional
 from model.architecture import ModelConfig
 from model.nn.layers import AffineWeights, BayesianConv2d, BayesianLinear
 
-__all__ = ["BayesianCNN"]
-
 Layer = BayesianConv2d | BayesianLinear
 Weights = Mapping[str, AffineWeights]
 

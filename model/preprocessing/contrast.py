@@ -16,8 +16,6 @@ from PIL import Image, ImageFilter
 
 from model.preprocessing.morphology import mean_around, running_extreme
 
-__all__ = ["FOREGROUND", "Contrast", "colour_axis", "find_contrast"]
-
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 

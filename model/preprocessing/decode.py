@@ -17,16 +17,6 @@ from PIL import Image
 
 from model.errors import CorruptImageError, ImageTooLargeError, UnsupportedFormatError
 
-__all__ = [
-    "MAX_PIXELS",
-    "MAX_SIDE",
-    "Decoding",
-    "essential_png",
-    "read_array",
-    "read_bytes",
-    "read_image",
-]
-
 MAX_PIXELS = 25_000_000
 """Default limit on width × height, read from the header before decoding."""
 

@@ -5,8 +5,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["mean_around", "opened", "running_extreme"]
-
 
 def running_extreme(
     values: NDArray[np.uint8],

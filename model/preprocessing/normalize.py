@@ -24,8 +24,6 @@ from model.preprocessing.morphology import running_extreme
 from model.preprocessing.segment import Foreground, find_foreground
 from model.types import Reason
 
-__all__ = ["INPUT_CONTRACT", "SIDE", "DigitImage", "open_array", "open_bytes", "open_image"]
-
 SIDE = 28
 """Side of the network's input in pixels."""
 

@@ -14,8 +14,6 @@ from model.preprocessing.contrast import FOREGROUND, Contrast, find_contrast
 from model.preprocessing.morphology import opened, running_extreme
 from model.types import Reason
 
-__all__ = ["Foreground", "find_foreground"]
-
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 

@@ -10,8 +10,6 @@ from pathlib import Path
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["write_atomically"]
-
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write bytes to a temporary file beside `path`, sync it and rename it into place.

@@ -4,8 +4,6 @@ import math
 import os
 from pathlib import Path
 
-__all__ = ["granted_cpus"]
-
 _CGROUP = Path("/proc/self/cgroup")
 _MOUNT = Path("/sys/fs/cgroup")
 

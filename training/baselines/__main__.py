@@ -28,8 +28,6 @@ from training.cli_options import add_data_options, positive
 from training.config import PRESETS
 from training.data.datasets import DataNotFoundError, Mnist
 
-__all__ = ["main"]
-
 _QUICK_OUTLIERS = 2_000
 
 

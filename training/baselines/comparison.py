@@ -29,8 +29,6 @@ from training.fitting.trainer import Fitter, correct_prior_shift
 from training.reporting.text import format_ood, format_parts
 from training.training_set import TrainingSet, make_training_set
 
-__all__ = ["compare", "scale_temperature"]
-
 _BETAS = (0.02, 0.1, 0.5)
 _DROPOUTS = (0.05, 0.1, 0.2)
 _TUNING_EPOCHS = 12  # as many as for the Bayesian network's β

@@ -18,8 +18,6 @@ from torch.nn import functional
 from model.architecture import ModelConfig
 from model.posterior import Arrays
 
-__all__ = ["DeterministicCNN", "Members", "dropout_members"]
-
 
 class DeterministicCNN(nn.Module):
     """The layers of a `BayesianCNN` with one value for each weight.

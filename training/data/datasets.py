@@ -19,18 +19,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "DataNotFoundError",
-    "Digits",
-    "Mnist",
-    "Part",
-    "Source",
-    "Split",
-    "mnist_or_digits",
-    "read_idx",
-    "split",
-]
-
 SPLIT_SEED = 20260101
 """Fixed, so that all runs hold out the same images, whatever their seed."""
 

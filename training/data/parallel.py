@@ -10,8 +10,6 @@ from tqdm import tqdm
 
 from training.distributed import SINGLE_PROCESS, World
 
-__all__ = ["CHUNK", "parallel_map"]
-
 T = TypeVar("T")
 R = TypeVar("R")
 

@@ -11,8 +11,6 @@ from training.data.datasets import Part
 from training.data.parallel import CHUNK, parallel_map
 from training.distributed import SINGLE_PROCESS, World
 
-__all__ = ["Inputs", "preprocess"]
-
 
 @dataclass(frozen=True, eq=False)
 class Inputs:

@@ -7,9 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Distortion"]
-
-
 _KNOTS = 5
 
 

@@ -20,8 +20,6 @@ from torch.nn import functional
 
 from model.architecture import ModelConfig
 
-__all__ = ["Fittable", "Objective", "Terms"]
-
 
 class Fittable(Protocol):
     """A network that can be fitted: a `BayesianCNN` or a baseline."""

@@ -13,8 +13,6 @@ from model.nn.network import BayesianCNN
 from model.system import write_atomically
 from training.fitting.trainer import EpochSummary, Fitter
 
-__all__ = ["UnfinishedRun", "UnfinishedRunError"]
-
 
 class UnfinishedRunError(Exception):
     """The unfinished run on disk cannot be resumed with these settings."""

@@ -42,16 +42,6 @@ from training.distributed import SINGLE_PROCESS, World
 from training.fitting.augment import Distortion
 from training.fitting.objective import Fittable, Objective, Terms
 
-__all__ = [
-    "EpochSummary",
-    "FitConfig",
-    "Fitter",
-    "Step",
-    "correct_prior_shift",
-    "learning_rate_factor",
-    "new_network",
-]
-
 _MIN_HARDNESS = 0.01  # nats; so that an easy outlier can still be drawn
 
 

@@ -20,8 +20,6 @@ from training.data.parallel import CHUNK, parallel_map
 from training.data.preprocess import Inputs
 from training.distributed import SINGLE_PROCESS, World
 
-__all__ = ["FAMILIES", "draw_outlier", "outlier_inputs"]
-
 _Pixels = NDArray[np.uint8]
 _Labels = NDArray[np.int64]
 _Points = NDArray[np.float64]

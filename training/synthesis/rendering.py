@@ -22,8 +22,6 @@ from training.data.parallel import CHUNK, parallel_map
 from training.data.preprocess import Inputs
 from training.distributed import SINGLE_PROCESS, World
 
-__all__ = ["KINDS", "correlation", "render", "render_inputs"]
-
 KINDS = ("photo", "scan", "canvas", "paint", "prep28")
 """Photographed ink, scanned ink, a mouse on a canvas, a brush in a paint program, and images that
 a client has already reduced to 28×28 pixels."""

@@ -10,8 +10,6 @@ import bentoml
 
 from benchmarks.serving.peers.common import BATCH, WORKERS, Reader
 
-__all__ = ["Digits"]
-
 _SETTINGS: dict[str, Any] = {
     "workers": WORKERS,
     "threads": 1,

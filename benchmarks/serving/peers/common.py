@@ -10,8 +10,6 @@ from model import Classifier, Prediction, load, load_checkpoint, open_bytes
 from model.checkpoint import BUNDLED
 from model.classifier import DEFAULT_DRAWS, DEFAULT_LEVEL
 
-__all__ = ["BATCH", "ENGINE", "PORT", "THREADS", "WORKERS", "Reader"]
-
 # From the environment, because BentoML imports its service in other processes.
 PORT = int(os.environ.get("PEER_PORT", "8000"))
 ENGINE = os.environ.get("PEER_ENGINE", "loop")  # or `onnx`

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CONTENDERS", "OURS", "Contender", "Variant"]
-
 _PEERS = "benchmarks.serving.peers"
 _OWN_PYTHON = Path(__file__).parents[3] / ".venv" / "bin" / "python"
 

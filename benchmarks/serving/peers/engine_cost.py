@@ -10,8 +10,6 @@ import numpy as np
 from model import load, open_bytes
 from model.system import granted_cpus
 
-__all__ = ["engine_costs"]
-
 _CALLS = 20  # of each measurement
 
 

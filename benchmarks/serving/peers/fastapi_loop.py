@@ -9,8 +9,6 @@ from fastapi import FastAPI, File, UploadFile
 
 from benchmarks.serving.peers.common import PORT, WORKERS, Reader
 
-__all__ = ["app"]
-
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:

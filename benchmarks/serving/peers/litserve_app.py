@@ -11,8 +11,6 @@ from starlette.requests import Request
 
 from benchmarks.serving.peers.common import BATCH, PORT, WORKERS, Reader
 
-__all__ = ["DigitAPI"]
-
 _BATCH_TIMEOUT_S = 0.01  # at 0 its workers would spin while idle
 
 

@@ -15,8 +15,6 @@ from PIL import Image
 from benchmarks.serving.peers.processes import Server, ServerError, busy_cpu_s
 from model import open_bytes
 
-__all__ = ["Load", "Round", "percentile_ms"]
-
 _BOUNDARY = "digit-boundary"
 _CONTENT_TYPE = f"multipart/form-data; boundary={_BOUNDARY}"
 _TIMEOUT_S = 60  # longer than any answer takes: a late answer is slow, not an error

@@ -14,8 +14,6 @@ import psutil
 from benchmarks.serving.local_service import free_port
 from benchmarks.serving.peers.contenders import Contender, Variant
 
-__all__ = ["Server", "ServerError", "busy_cpu_s", "start"]
-
 _ROOT = Path(__file__).parents[3]
 _START_S = 90
 _STOP_S = 10

@@ -10,8 +10,6 @@ from typing import Any
 from benchmarks.common.report import format_table
 from benchmarks.serving.peers.load import Round, percentile_ms
 
-__all__ = ["engine_rows", "format_results", "load_rows", "peer_versions", "ratio_rows"]
-
 _DISTURBED_CPUS = 0.15  # used by other processes: the round counts as disturbed
 _PREFERRED = 32  # connections of the ratios, if measured
 _PEERS = ("litserve", "bentoml", "uvloop", "httptools")
