@@ -33,8 +33,6 @@ from training.reporting.contact_sheet import save_contact_sheet
 from training.reporting.html import write_report
 from training.reporting.text import format_evaluation
 
-__all__ = ["main"]
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""

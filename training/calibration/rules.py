@@ -19,8 +19,6 @@ from training.evaluation.predictions import BatchPredictor, Predictions
 from training.evaluation.summary import ranking_score
 from training.synthesis.outliers import outlier_inputs
 
-__all__ = ["make_rules", "predict_outliers"]
-
 _OUTLIERS_PER_DIGIT = 0.15  # drawn; about a tenth remain
 _OUTLIER_SEED = 20260103
 

@@ -14,8 +14,6 @@ from model.types import SCORES, Floats, Score
 from training.evaluation.metrics import area_under_risk_coverage
 from training.evaluation.predictions import Predictions
 
-__all__ = ["acceptance_grid", "choose_score", "conformal_threshold", "selective_threshold"]
-
 Labels = NDArray[np.int64]
 
 _FIRST_SHARE = 0.8

@@ -16,15 +16,6 @@ from model.classifier import Classifier, Prediction
 from model.errors import ImageError
 from model.preprocessing.normalize import open_bytes
 
-__all__ = [
-    "LabelledImage",
-    "LabelledPrediction",
-    "ManifestError",
-    "format_by_kind",
-    "predict_images",
-    "read_manifest",
-]
-
 _COLUMNS = ("file", "label", "kind")
 
 

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from training.data.datasets import DataNotFoundError, read_idx
 
-__all__ = ["OOD_SETS", "OodSet", "find_ood_sets", "read_ood_set"]
-
 
 @dataclass(frozen=True)
 class OodSet:

@@ -18,8 +18,6 @@ from skimage.feature import canny
 from skimage.transform import AffineTransform, warp
 from skimage.util import random_noise
 
-__all__ = ["KINDS", "corrupt"]
-
 _Floats = NDArray[np.float64]
 _Corruption = Callable[[_Floats, np.random.Generator], _Floats]
 

@@ -25,8 +25,6 @@ from training.evaluation.robustness import corruption_sweep, rotation_sweep
 from training.evaluation.summary import ood_metrics, part_metrics, set_metrics_by_class
 from training.synthesis.rendering import render_inputs
 
-__all__ = ["PARTS", "evaluate_checkpoint", "predict_ood_sets"]
-
 PARTS = ("validation", "imitated", "calibration", "test")
 """The held-out parts of a data set: those that the network was not fitted to.
 

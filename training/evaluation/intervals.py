@@ -9,15 +9,6 @@ from numpy.typing import NDArray
 from model.types import Floats
 from model.uncertainty import PredictiveSummary
 
-__all__ = [
-    "UNSURE_BELOW",
-    "IntervalCoverage",
-    "IntervalMetrics",
-    "MonteCarloError",
-    "coverage_of_another",
-    "monte_carlo_error",
-]
-
 UNSURE_BELOW = 0.99
 """Probability of the most probable class below which a prediction counts as unsure."""
 

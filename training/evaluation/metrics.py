@@ -6,21 +6,6 @@ from sklearn.metrics import roc_auc_score
 
 from model.types import Floats
 
-__all__ = [
-    "adaptive_calibration_error",
-    "area_under_risk_coverage",
-    "auroc",
-    "bootstrap_intervals",
-    "brier_score",
-    "calibration_error",
-    "confidence_bins",
-    "error_rate",
-    "errors_at_coverage",
-    "false_positive_rate",
-    "nll",
-    "risk_coverage_curve",
-]
-
 Labels = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 _LEAST_PROBABILITY = np.finfo(np.float64).tiny

@@ -11,8 +11,6 @@ from model.engines.engine import Engine
 from model.uncertainty import PredictiveSummary, draw_probabilities, summarise
 from training.data.preprocess import Inputs
 
-__all__ = ["LEVEL", "BatchPredictor", "Predictions"]
-
 LEVEL = 0.95
 """Mass of the credible intervals of all predictions."""
 

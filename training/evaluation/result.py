@@ -22,8 +22,6 @@ from training.evaluation.summary import (
     ranking_score,
 )
 
-__all__ = ["Evaluation", "EvaluationMetrics", "as_json"]
-
 _MAIN_PART_ORDER = ("test", "calibration", "validation", "imitated")
 # Keys that differ from the attribute: those of the checkpoint's metadata, a file format.
 _JSON_KEYS = {"ood": "foreign", "ood_missing": "foreign_missing"}

@@ -16,15 +16,6 @@ from training.evaluation.metrics import error_rate, nll
 from training.evaluation.predictions import Predictions
 from training.evaluation.summary import accepted
 
-__all__ = [
-    "ANGLES_DEG",
-    "CorruptionMetrics",
-    "RotationPoint",
-    "corruption_sweep",
-    "rotate_image",
-    "rotation_sweep",
-]
-
 ANGLES_DEG = tuple(range(0, 181, 15))
 
 _N_ROTATED = 500

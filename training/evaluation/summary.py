@@ -22,19 +22,6 @@ from training.evaluation.metrics import (
 )
 from training.evaluation.predictions import Predictions
 
-__all__ = [
-    "COVERAGES",
-    "CoverageErrors",
-    "OodMetrics",
-    "PartMetrics",
-    "SetMetrics",
-    "accepted",
-    "ood_metrics",
-    "part_metrics",
-    "ranking_score",
-    "set_metrics_by_class",
-]
-
 COVERAGES = (0.9, 0.95, 0.99)
 """Shares of the most certain images whose errors are counted."""
 

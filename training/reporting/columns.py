@@ -4,20 +4,6 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-__all__ = [
-    "CORRUPTION_COLUMNS",
-    "OOD_COLUMNS",
-    "PART_COLUMNS",
-    "ROTATION_COLUMNS",
-    "SCORE_TITLES",
-    "SET_COLUMNS",
-    "UNKNOWN",
-    "Column",
-    "format_number",
-    "shown_columns",
-    "spaced",
-]
-
 UNKNOWN = "–"
 
 

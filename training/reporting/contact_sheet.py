@@ -12,8 +12,6 @@ from model.preprocessing.decode import read_bytes
 from model.system import write_atomically
 from training.data.labelled_folder import LabelledPrediction
 
-__all__ = ["contact_sheet", "save_contact_sheet"]
-
 _SIDE = 112  # of each of an entry's two images
 _GAP, _TEXT = 8, 30
 _COLUMNS = 6

@@ -17,14 +17,6 @@ from training.reporting.columns import (
     spaced,
 )
 
-__all__ = [
-    "format_corruptions",
-    "format_evaluation",
-    "format_ood",
-    "format_parts",
-    "format_rotation",
-]
-
 _CELL = 14
 
 

@@ -24,8 +24,6 @@ from training.reporting.plots import (
     plot_training,
 )
 
-__all__ = ["DPI", "EmbeddedFigure", "ReportFigures", "embed"]
-
 DPI = 160  # of figures 8 inches wide, shown 900 px wide: sharp on high-density screens
 _SHOWN_DPI = 112.5
 _COLOURS = 160

@@ -16,8 +16,6 @@ from training.reporting import columns
 from training.reporting.html import tables
 from training.reporting.html.figures import ReportFigures
 
-__all__ = ["write_report"]
-
 N_EXAMPLES = 12
 N_OOD_EXAMPLES = 3
 

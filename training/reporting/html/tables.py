@@ -16,21 +16,6 @@ from training.reporting.columns import (
     spaced,
 )
 
-__all__ = [
-    "INTERVAL_COLUMNS",
-    "Table",
-    "coverage_table",
-    "data_table",
-    "interval",
-    "interval_rows",
-    "metrics_table",
-    "parts_table",
-    "percent",
-    "scores_table",
-    "settings_table",
-    "upright_table",
-]
-
 INTERVAL_COLUMNS = {
     "monte_carlo": (
         Column("images", "n", "{:,}"),

@@ -14,23 +14,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from model.types import Floats
 
-__all__ = [
-    "ACCEPTED",
-    "FAINT",
-    "INK",
-    "REVIEW",
-    "RIGHT",
-    "STROKES",
-    "WRONG",
-    "LineStyle",
-    "draw_means",
-    "legend_beside",
-    "literal",
-    "log_scale",
-    "new_figure",
-    "tidy",
-]
-
 INK, FAINT = "#222222", "#6b6b6b"
 RIGHT, WRONG = "#0072b2", "#d55e00"
 ACCEPTED, REVIEW = "#1a7f5a", "#b4540a"

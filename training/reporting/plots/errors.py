@@ -24,8 +24,6 @@ from training.reporting.plots.drawing import (
     tidy,
 )
 
-__all__ = ["plot_confusion", "plot_corruptions", "plot_rotation"]
-
 _SHARES = (
     ("error", "error rate", WRONG, "-", "o"),
     ("accepted", "accepted", ACCEPTED, "--", "s"),

@@ -9,8 +9,6 @@ from matplotlib.ticker import StrMethodFormatter
 
 from training.reporting.plots.drawing import RIGHT, literal, log_scale, new_figure, tidy
 
-__all__ = ["plot_training"]
-
 _KNOWN = {
     "nll": ("negative log-likelihood", "nats per image"),
     "kl": ("KL from prior to posterior", "nats"),

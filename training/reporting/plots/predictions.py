@@ -22,8 +22,6 @@ from training.reporting.plots.drawing import (
     new_figure,
 )
 
-__all__ = ["draw_prediction", "plot_prediction_grid", "plot_predictions", "plot_preprocessing"]
-
 _GAP = 0.8  # between the last class and "not a digit"
 
 

@@ -25,8 +25,6 @@ from training.reporting.plots.drawing import (
     tidy,
 )
 
-__all__ = ["plot_confidence", "plot_entropy", "plot_reliability", "plot_risk_coverage"]
-
 _LEVEL = 0.95
 
 
