@@ -1,4 +1,4 @@
-"""The HTTP service: settings → app → routes → lanes. `create_app` is the way in."""
+"""The HTTP service: settings → app → routes → worker pool. `create_app` is the way in."""
 
 from service.app import create_app
 from service.settings import Settings
