@@ -1,7 +1,6 @@
 """The engine protocol, and the choice of the engine for a device."""
 
 import ctypes
-import importlib.util
 import logging
 import os
 from typing import Protocol
@@ -13,6 +12,8 @@ from model.posterior import Posterior
 from model.types import Device
 
 _log = logging.getLogger("model")
+
+_NO_PYTORCH = "it needs PyTorch: pip install 'maybe-neural-network[cuda]'"
 
 
 class Engine(Protocol):
@@ -58,21 +59,20 @@ def make_engine(
 
             return CudaEngine(posterior, n_draws=n_draws)
         except (RuntimeError, ImportError, OSError) as error:
+            reason = _NO_PYTORCH if isinstance(error, ModuleNotFoundError) else str(error)
             if device == "cuda":
-                raise RuntimeError(f"device 'cuda' was asked for: {error}") from error
-            _log.warning("there is a GPU, and the CPU is used: %s", error)
+                raise RuntimeError(f"device 'cuda' was asked for: {reason}") from error
+            _log.warning("there is a GPU, and the CPU is used: %s", reason)
     from model.engines.onnx_engine import OnnxEngine  # noqa: PLC0415 - not needed on a GPU
 
     return OnnxEngine(posterior, n_draws=n_draws, threads=threads)
 
 
 def has_cuda_device() -> bool:
-    """Whether there are a CUDA device and PyTorch to use it, without importing PyTorch.
+    """Whether there is a CUDA device, without importing PyTorch.
 
     Asks the driver, which respects `CUDA_VISIBLE_DEVICES`.
     """
-    if importlib.util.find_spec("torch") is None:
-        return False
     count = ctypes.c_int(0)
     try:
         driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")

@@ -217,6 +217,19 @@ def test_a_driver_without_a_torch_that_can_use_it_leaves_the_cpu(
     assert make_engine(tiny_posterior(), n_draws=2, device="auto").device == "cpu"
 
 
+def test_a_gpu_without_pytorch_leaves_the_cpu_and_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("model.engines.engine.has_cuda_device", lambda: True)
+    monkeypatch.delitem(sys.modules, "model.engines.cuda_engine")
+    monkeypatch.setitem(sys.modules, "torch", None)  # its import fails
+    assert make_engine(tiny_posterior(), n_draws=2, device="auto").device == "cpu"
+    (line,) = caplog.messages
+    assert "pip install 'maybe-neural-network[cuda]'" in line
+    with pytest.raises(RuntimeError, match=r"'cuda' was asked for.*pip install"):
+        make_engine(tiny_posterior(), n_draws=2, device="cuda")
+
+
 # What a process loads, in one process for the tests below
 
 LIGHT = f"""
