@@ -1,6 +1,7 @@
 """`POST /predict` and `POST /predict/batch`: digits as pictures."""
 
 import logging
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, File, Query, Request, UploadFile
@@ -10,7 +11,7 @@ from model.classifier import DEFAULT_LEVEL, MIN_DRAWS, MIN_LEVEL
 from model.errors import ImageError
 from service import errors
 from service.api.schemas import BatchError, BatchResponse, PredictResponse, predict_response
-from service.dependencies import Model, ServiceDep, State
+from service.dependencies import Model, Service, ServiceDep, State
 from service.errors import ProblemError, image_error, problem_body, responses
 from service.inference.jobs import ImageJob, JobResult
 from service.inference.run_jobs import run_jobs
@@ -67,16 +68,11 @@ async def predict(
 
     `curl -F file=@seven.png http://127.0.0.1:8000/predict`
     """
-    samples = model.classifier.check_request(query.samples, query.level)
-    await _check_single_file(request)
-    _check_size(file, service.settings)
-    (result,) = await run_jobs(
-        request,
-        [_job(file, model, samples, query.level)],
-        pool=service.provider.pool,
-        metrics=service.metrics,
-    )
-    return _response(result, model, query)
+    n_files = len((await request.form()).getlist("file"))  # parsed already
+    if n_files > 1:  # the answer for one would hide the others
+        raise errors.several_files(n_files=n_files)
+    (result,) = await _run(request, [file], query, model, service)
+    return _response(result, query, model)
 
 
 @router.post(
@@ -97,55 +93,46 @@ async def predict_batch(  # noqa: PLR0917 - FastAPI passes them by name
 
     `curl -F files=@seven.png -F files=@four.png http://127.0.0.1:8000/predict/batch`
     """
-    samples = model.classifier.check_request(query.samples, query.level)
     if len(files) > service.settings.max_batch_files:
         raise errors.too_many_files(n_files=len(files), limit=service.settings.max_batch_files)
-    entries: dict[int, PredictResponse | BatchError] = {}
-    jobs = {}
-    for i, file in enumerate(files):
+    entries: list[PredictResponse | BatchError] = []
+    for i, result in enumerate(await _run(request, files, query, model, service)):
         try:
-            _check_size(file, service.settings)
+            entries.append(_response(result, query, model))
         except ProblemError as error:
-            entries[i] = BatchError(error=problem_body(state.request_id, error))
-        else:
-            jobs[i] = _job(file, model, samples, query.level)
-    results = await run_jobs(
-        request, list(jobs.values()), pool=service.provider.pool, metrics=service.metrics
-    )
-    for i, result in zip(jobs, results, strict=True):
-        try:
-            entries[i] = _response(result, model, query)
-        except ProblemError as error:
-            entries[i] = BatchError(error=problem_body(state.request_id, error))
+            entries.append(BatchError(error=problem_body(state.request_id, error)))
         except Exception:  # noqa: BLE001 - an error at one file must not lose the others
             _log.exception("request %s failed at file %d", state.request_id, i)
             service.metrics.record_internal_error()
-            fault = errors.internal_error()
-            entries[i] = BatchError(error=problem_body(state.request_id, fault))
-    return BatchResponse(results=[entries[i] for i in range(len(files))])
+            body = problem_body(state.request_id, errors.internal_error())
+            entries.append(BatchError(error=body))
+    return BatchResponse(results=entries)
 
 
-def _job(file: UploadFile, model: LoadedModel, samples: int, level: float) -> ImageJob:
-    return ImageJob(classifier=model.classifier, samples=samples, level=level, file=file)
+async def _run(
+    request: Request,
+    files: Sequence[UploadFile],
+    query: PredictQuery,
+    model: LoadedModel,
+    service: Service,
+) -> list[JobResult]:
+    samples = model.classifier.check_request(query.samples, query.level)
+    jobs = [
+        ImageJob(
+            classifier=model.classifier,
+            samples=samples,
+            level=query.level,
+            file=file,
+            max_bytes=service.settings.max_upload_bytes,
+        )
+        for file in files
+    ]
+    return await run_jobs(request, jobs, pool=service.provider.pool, metrics=service.metrics)
 
 
-def _response(result: JobResult, model: LoadedModel, query: PredictQuery) -> PredictResponse:
+def _response(result: JobResult, query: PredictQuery, model: LoadedModel) -> PredictResponse:
     try:
         prediction = result.get()
     except ImageError as error:
         raise image_error(error) from error
     return predict_response(prediction, model, preview=query.preview, draws=query.draws)
-
-
-async def _check_single_file(request: Request) -> None:
-    """Reject a form with several files: the answer for one would hide the others."""
-    form = await request.form()  # parsed already
-    n_files = len(form.getlist("file"))
-    if n_files > 1:
-        raise errors.several_files(n_files=n_files)
-
-
-def _check_size(file: UploadFile, settings: Settings) -> None:
-    size = file.size or 0
-    if size > settings.max_upload_bytes:
-        raise errors.file_too_large(size=size, limit=settings.max_upload_bytes)

@@ -13,6 +13,7 @@ from fastapi import UploadFile
 
 from model.classifier import Classifier, Prediction
 from model.preprocessing.normalize import DigitImage, open_bytes
+from service.errors import file_too_large
 
 
 class _DecodeBudget(Protocol):
@@ -98,6 +99,7 @@ class ImageJob(Job):
     """An uploaded picture, which a worker decodes and preprocesses."""
 
     file: UploadFile
+    max_bytes: int
 
     @property
     def n_bytes(self) -> int:
@@ -106,6 +108,8 @@ class ImageJob(Job):
 
     def decode(self, max_pixels: int, budget: _DecodeBudget) -> DigitImage:
         """Read and preprocess the picture; until then its bytes may lie on disk."""
+        if self.n_bytes > self.max_bytes:
+            raise file_too_large(size=self.n_bytes, limit=self.max_bytes)
         return open_bytes(self.file.file.read(), max_pixels=max_pixels, decoding=budget)
 
 
