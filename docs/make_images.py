@@ -4,6 +4,7 @@ It writes the example digits, the figure of their answers and the figure of prep
 images` runs it. The strokes are this project's own.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def draw(strokes: list[list[tuple[int, int]]], thickness: float = 0.075) -> Imag
     return image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
 
 
-def smooth(points: list[tuple[float, float]], rounds: int = 3) -> list[tuple[float, float]]:
+def smooth(points: Sequence[tuple[float, float]], rounds: int = 3) -> list[tuple[float, float]]:
     """Cut corners (Chaikin 1974), so that a polyline looks hand-drawn."""
     for _ in range(rounds):
         cut = [points[0]]
@@ -51,7 +52,7 @@ def smooth(points: list[tuple[float, float]], rounds: int = 3) -> list[tuple[flo
             cut += [(0.75 * x0 + 0.25 * x1, 0.75 * y0 + 0.25 * y1)]
             cut += [(0.25 * x0 + 0.75 * x1, 0.25 * y0 + 0.75 * y1)]
         points = [*cut, points[-1]]
-    return points
+    return list(points)
 
 
 TWO = [[(42, 30), (52, 22), (64, 28), (62, 44), (44, 72), (40, 80), (68, 78)]]
