@@ -36,7 +36,10 @@ def full_service(**settings: float) -> Iterator[tuple[httpx.Client, FastAPI]]:
     with graceful(worker_threads=1, max_queued_images=1, **settings) as (client, app):
         serve_engine(app, engine)
         with ThreadPoolExecutor(2) as pool:
-            asked = [pool.submit(client.post, "/predict", files={"file": BLANK}) for _ in range(2)]
+            asked = [
+                pool.submit(client.post, "/predict", files={"file": BLANK}, timeout=300)
+                for _ in range(2)
+            ]
             until(lambda: n_pending(app) == 2)
             try:
                 yield client, app
