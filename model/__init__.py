@@ -79,10 +79,8 @@ __all__ = [
     "summarise",
 ]
 
-_NEEDS_TORCH = {"AffineWeights", "BayesianCNN", "BayesianConv2d", "BayesianLinear", "gaussian_kl"}
-
 
 def __getattr__(name: str) -> Any:
-    if name in _NEEDS_TORCH:
+    if name in __all__:  # not imported above, so it needs PyTorch
         return getattr(importlib.import_module("model.nn"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -97,11 +97,8 @@ class ModelConfig:
         """
         shapes = self.parameter_shapes()
         total = sum(math.prod(shape) for name, shape in shapes.items() if name.endswith("weight"))
-        side = self.image_size
-        for i, conv in enumerate(self.convs, 1):
-            side = _convolved(side, conv)
-            total += math.prod(shapes[f"conv{i}.weight"]) * (side**2 - 1)
-            side = side // 2 if conv.pool else side
+        for i, (conv, side) in enumerate(zip(self.convs, self._sides(), strict=False), 1):
+            total += math.prod(shapes[f"conv{i}.weight"]) * (_convolved(side, conv) ** 2 - 1)
         return 2 * total / 1e6
 
     @property
@@ -128,13 +125,9 @@ class ModelConfig:
             shapes[f"dense{i}.bias"] = (n_out,)
         return shapes
 
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON values."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
-        """The inverse of `to_dict`.
+        """The inverse of `dataclasses.asdict`.
 
         Raises:
             ValueError: If a key is missing or unknown, or a value is invalid.

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +57,9 @@ class Checkpoint:
     input_contract: str = INPUT_CONTRACT
 
     def version(self, n_draws: int) -> str:
-        """Hash of everything that decides a prediction, and of nothing else: 12 hex digits.
-
-        Args:
-            n_draws: Number of draws that predictions use.
-        """
+        """Hash of everything that decides a prediction from `n_draws` draws: 12 hex digits."""
         sha = hashlib.sha256()
-        architecture = self.posterior.config.to_dict()
+        architecture = asdict(self.posterior.config)
         del architecture["prior_scale"]  # decides the fit, not the predictions
         decisive = {
             "architecture": architecture,
@@ -89,9 +85,7 @@ class Checkpoint:
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Write a checkpoint atomically: the file at `path` is the old one or the new one.
 
-    Args:
-        checkpoint: What to write.
-        path: The file; its folder is created if missing.
+    The folder is created if missing.
 
     Raises:
         CheckpointError: If a tensor is not finite or has the wrong shape; nothing is written.
@@ -106,11 +100,11 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     metadata = {
         "format": FORMAT,
         "name": checkpoint.name,
-        "architecture": posterior.config.to_dict(),
+        "architecture": asdict(posterior.config),
         "input_contract": checkpoint.input_contract,
         "draws": {"seed": posterior.seed, "digest": checkpoint.digest},
-        "selective": checkpoint.selective.to_dict(),
-        "conformal": checkpoint.conformal.to_dict(),
+        "selective": asdict(checkpoint.selective),
+        "conformal": asdict(checkpoint.conformal),
         "metrics": checkpoint.metrics,
         "training": checkpoint.training,
     }

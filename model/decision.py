@@ -4,8 +4,7 @@ Both are calibrated on data that the network was not fitted to (`training.calibr
 module only applies them.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,10 +88,6 @@ class SelectiveRule:
             f"another number of draws than {self.n_draws}."
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """The rule as plain JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class ConformalRule:
@@ -132,10 +127,6 @@ class ConformalRule:
         members = 1 - probability <= self.threshold
         members[np.arange(len(members)), probability.argmax(axis=1)] = True
         return members
-
-    def to_dict(self) -> dict[str, Any]:
-        """The rule as plain JSON values."""
-        return asdict(self)
 
 
 def uncertainty_score(summary: PredictiveSummary, score: Score) -> Floats:

@@ -1,15 +1,4 @@
-"""Exceptions of this package.
-
-::
-
-    ModelError
-    ├── CheckpointError              a checkpoint cannot be used: file, expected, found
-    ├── RequestError                 an argument of `predict` is out of range
-    └── ImageError                   an image cannot be read
-        ├── UnsupportedFormatError   not one of the accepted formats
-        ├── ImageTooLargeError       more pixels than allowed, according to its header
-        └── CorruptImageError        empty, truncated or damaged
-"""
+"""Exceptions of this package."""
 
 
 class ModelError(Exception):
@@ -17,7 +6,7 @@ class ModelError(Exception):
 
 
 class CheckpointError(ModelError):
-    """A checkpoint cannot be used."""
+    """A checkpoint cannot be used; the message names file, expected and found."""
 
 
 class RequestError(ModelError, ValueError):

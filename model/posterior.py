@@ -20,8 +20,6 @@ from model.architecture import ModelConfig
 Arrays: TypeAlias = dict[str, NDArray[np.float32]]
 """Weights and biases by the names of `ModelConfig.parameter_shapes`."""
 
-_MAX_SEED = 2**63 - 1
-
 
 class Ensemble(Protocol):
     """Networks of one architecture that an engine computes: posterior draws, or others."""
@@ -57,7 +55,7 @@ class Posterior:
 
     def __post_init__(self) -> None:
         """Validate the seed."""
-        if type(self.seed) is not int or not 0 <= self.seed <= _MAX_SEED:
+        if type(self.seed) is not int or not 0 <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed!r}, expected a whole number from 0 to 2**63 - 1")
 
     def draw(self, index: int) -> Arrays:

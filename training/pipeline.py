@@ -293,7 +293,7 @@ def _provenance(
         }
         | {"split_seed": SPLIT_SEED},
         "input_contract": INPUT_CONTRACT,
-        "architecture": config.model.to_dict(),
+        "architecture": asdict(config.model),
         "fit": asdict(config.fit),
         "device": device.type,
         "threads": config.threads,

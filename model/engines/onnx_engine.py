@@ -149,26 +149,22 @@ def ensemble_graph(networks: Ensemble, sizes: Sequence[int]) -> onnx.ModelProto:
     start = 0
     for index, size in enumerate(sizes):
         block = _BlockGraph(config, index)
-        block.add_layers(
-            {name: values[start : start + size] for name, values in stacked.items()}, size
-        )
+        block.add_layers({name: w[start : start + size] for name, w in stacked.items()}, size)
         nodes += block.conditional_nodes(start, start + size)
         outputs.append(block.output)
         start += size
-    return helper.make_model(
-        helper.make_graph(
-            nodes,
-            "ensemble",
-            [
-                helper.make_tensor_value_info("images", TensorProto.FLOAT, ["B", 1, side, side]),
-                helper.make_tensor_value_info("first", TensorProto.INT64, []),
-                helper.make_tensor_value_info("last", TensorProto.INT64, []),
-            ],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
-        ),
-        opset_imports=[helper.make_opsetid("", _OPSET)],
-        ir_version=_IR_VERSION,
-    )
+    inputs = [
+        helper.make_tensor_value_info("images", TensorProto.FLOAT, ["B", 1, side, side]),
+        helper.make_tensor_value_info("first", TensorProto.INT64, []),
+        helper.make_tensor_value_info("last", TensorProto.INT64, []),
+    ]
+    graph = helper.make_graph(nodes, "ensemble", inputs, [_float_info(name) for name in outputs])
+    opsets = [helper.make_opsetid("", _OPSET)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
+
+
+def _float_info(name: str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
 
 
 class _BlockGraph:
@@ -207,38 +203,22 @@ class _BlockGraph:
 
     def conditional_nodes(self, start: int, end: int) -> list[onnx.NodeProto]:
         """The nodes in an `If`: computed if the block's draws [start, end) are selected."""
+        p = self._prefix
         then = helper.make_graph(
-            self.nodes,
-            f"{self._prefix}.then",
-            [],
-            [helper.make_tensor_value_info(self.output, TensorProto.FLOAT, None)],
-            self.constants,
+            self.nodes, f"{p}.then", [], [_float_info(self.output)], self.constants
         )
-        nothing = f"{self._prefix}.nothing"
         empty = numpy_helper.from_array(np.zeros((0, 0, 1, 1), np.float32))
-        otherwise = helper.make_graph(
-            [helper.make_node("Constant", [], [nothing], value=empty)],
-            f"{self._prefix}.else",
-            [],
-            [helper.make_tensor_value_info(nothing, TensorProto.FLOAT, None)],
-        )
-        self.output = f"{self._prefix}.output"
-        names = {
-            name: f"{self._prefix}.{name}"
-            for name in ("start", "end", "after", "before", "selected")
-        }
+        nothing = helper.make_node("Constant", [], [f"{p}.nothing"], value=empty)
+        otherwise = helper.make_graph([nothing], f"{p}.else", [], [_float_info(f"{p}.nothing")])
+        self.output = f"{p}.output"
         return [
-            *(
-                helper.make_node(
-                    "Constant", [], [names[name]], value=numpy_helper.from_array(np.array(value))
-                )
-                for name, value in (("start", start), ("end", end))
-            ),
-            helper.make_node("Greater", ["last", names["start"]], [names["after"]]),
-            helper.make_node("Less", ["first", names["end"]], [names["before"]]),
-            helper.make_node("And", [names["after"], names["before"]], [names["selected"]]),
+            helper.make_node("Constant", [], [f"{p}.start"], value_int=start),
+            helper.make_node("Constant", [], [f"{p}.end"], value_int=end),
+            helper.make_node("Greater", ["last", f"{p}.start"], [f"{p}.after"]),
+            helper.make_node("Less", ["first", f"{p}.end"], [f"{p}.before"]),
+            helper.make_node("And", [f"{p}.after", f"{p}.before"], [f"{p}.selected"]),
             helper.make_node(
-                "If", [names["selected"]], [self.output], then_branch=then, else_branch=otherwise
+                "If", [f"{p}.selected"], [self.output], then_branch=then, else_branch=otherwise
             ),
         ]
 

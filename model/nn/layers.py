@@ -10,7 +10,7 @@ Reparameterization Trick".
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,20 @@ class _GaussianKl(torch.autograd.Function):
         return mean * factor, scale * factor - gradient / scale, None
 
 
+class LayerOptions(TypedDict, total=False):
+    """Options of a Bayesian layer.
+
+    Attributes:
+        prior_scale: Standard deviation of the prior N(0, prior_scale²); 0.1 by default.
+        initial_scale: Initial standard deviation of the posterior; 0.02 by default.
+        generator: Random generator of the initial means; the global one if None.
+    """
+
+    prior_scale: float
+    initial_scale: float
+    generator: torch.Generator | None
+
+
 class _BayesianAffine(nn.Module):
     """Base class: the posterior of a weight and a bias."""
 
@@ -73,9 +87,9 @@ class _BayesianAffine(nn.Module):
         self,
         weight_shape: tuple[int, ...],
         *,
-        prior_scale: float,
-        initial_scale: float,
-        generator: torch.Generator | None,
+        prior_scale: float = 0.1,
+        initial_scale: float = 0.02,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         if prior_scale <= 0 or initial_scale <= 0:
@@ -122,7 +136,7 @@ class _BayesianAffine(nn.Module):
 
     def forward(self, x: Tensor, weights: AffineWeights) -> Tensor:
         """The ordinary layer with the given weights."""
-        return self._affine(x, weights.weight, weights.bias)
+        return self._affine(x, *weights)
 
     def forward_local(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         r"""Sample the activations instead of the weights (local reparameterisation).
@@ -164,29 +178,16 @@ class BayesianLinear(_BayesianAffine):
     Args:
         in_features: Width of the input.
         out_features: Width of the output.
-        prior_scale: Standard deviation of the prior N(0, prior_scale²).
-        initial_scale: Initial standard deviation of the posterior.
-        generator: Random generator of the initial means; the global one if None.
+        options: See `LayerOptions`.
 
     Shapes:
         `forward` and `forward_local` map (B, in_features) to (B, out_features).
     """
 
     def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        *,
-        prior_scale: float = 0.1,
-        initial_scale: float = 0.02,
-        generator: torch.Generator | None = None,
+        self, in_features: int, out_features: int, **options: Unpack[LayerOptions]
     ) -> None:
-        super().__init__(
-            (out_features, in_features),
-            prior_scale=prior_scale,
-            initial_scale=initial_scale,
-            generator=generator,
-        )
+        super().__init__((out_features, in_features), **options)
 
     def _affine(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return functional.linear(x, weight, bias)
@@ -200,9 +201,7 @@ class BayesianConv2d(_BayesianAffine):
         out_channels: Channels of the output.
         kernel_size: Side of the square kernel in pixels.
         padding: Zero padding in pixels.
-        prior_scale: Standard deviation of the prior N(0, prior_scale²).
-        initial_scale: Initial standard deviation of the posterior.
-        generator: Random generator of the initial means; the global one if None.
+        options: See `LayerOptions`.
 
     Shapes:
         `forward` and `forward_local` map (B, in_channels, H, W) to (B, out_channels, H', W') with
@@ -216,16 +215,9 @@ class BayesianConv2d(_BayesianAffine):
         kernel_size: int,
         *,
         padding: int = 0,
-        prior_scale: float = 0.1,
-        initial_scale: float = 0.02,
-        generator: torch.Generator | None = None,
+        **options: Unpack[LayerOptions],
     ) -> None:
-        super().__init__(
-            (out_channels, in_channels, kernel_size, kernel_size),
-            prior_scale=prior_scale,
-            initial_scale=initial_scale,
-            generator=generator,
-        )
+        super().__init__((out_channels, in_channels, kernel_size, kernel_size), **options)
         self._padding = padding
 
     def _affine(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.architecture import ModelConfig
-from model.nn.layers import AffineWeights, BayesianConv2d, BayesianLinear
+from model.nn.layers import AffineWeights, BayesianConv2d, BayesianLinear, LayerOptions
 
 Layer = BayesianConv2d | BayesianLinear
 Weights = Mapping[str, AffineWeights]
@@ -36,19 +36,21 @@ class BayesianCNN(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
+        options: LayerOptions = {
+            "prior_scale": config.prior_scale,
+            "initial_scale": initial_scale,
+            "generator": generator,
+        }
         for name, shape in config.parameter_shapes().items():
             layer, kind = name.split(".")
             if kind == "bias":
                 continue
-            options = {"prior_scale": config.prior_scale, "initial_scale": initial_scale}
             made: Layer
             if layer.startswith("conv"):
                 padding = config.convs[int(layer.removeprefix("conv")) - 1].padding
-                made = BayesianConv2d(
-                    shape[1], shape[0], shape[2], padding=padding, generator=generator, **options
-                )
+                made = BayesianConv2d(shape[1], shape[0], shape[2], padding=padding, **options)
             else:
-                made = BayesianLinear(shape[1], shape[0], generator=generator, **options)
+                made = BayesianLinear(shape[1], shape[0], **options)
             self.add_module(layer, made)
 
     def layers(self) -> dict[str, Layer]:
@@ -89,13 +91,8 @@ class BayesianCNN(nn.Module):
 
     def posterior(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Means and scales by parameter name (`conv1.weight`, …), detached, on the CPU."""
-        mean: dict[str, Tensor] = {}
-        scale: dict[str, Tensor] = {}
-        for name, layer in self.layers().items():
-            for into, values in ((mean, layer.posterior_mean()), (scale, layer.posterior_scale())):
-                into[f"{name}.weight"] = values.weight.detach().cpu()
-                into[f"{name}.bias"] = values.bias.detach().cpu()
-        return mean, scale
+        scales = {name: layer.posterior_scale() for name, layer in self.layers().items()}
+        return _by_parameter(self.posterior_mean()), _by_parameter(scales)
 
     def _apply_layers(self, x: Tensor, apply: Callable[[str, Layer, Tensor], Tensor]) -> Tensor:
         layers = self.layers()
@@ -114,3 +111,11 @@ class BayesianCNN(nn.Module):
             if i < n_dense:
                 x = functional.relu(x)
         return x
+
+
+def _by_parameter(weights: Weights) -> dict[str, Tensor]:
+    return {
+        f"{name}.{kind}": values.detach().cpu()
+        for name, pair in weights.items()
+        for kind, values in pair._asdict().items()
+    }

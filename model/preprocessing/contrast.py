@@ -87,12 +87,11 @@ def find_contrast(grey: Floats) -> Contrast | None:
     if border is not None and border.crowded:
         pad = max(1, round(_PADDING * max(height, width)))
         grey = np.pad(grey, pad, constant_values=border.level)
-    best: Contrast | None = None
-    for last in (False, False, True):
-        best = _best(grey, border)
-        if best is None or last or best.noise < _MAX_NOISE:
-            break
-        grey = mean_around(grey, 1)
+    best = _best(grey, border)
+    for _ in range(2):
+        if best is not None and best.noise >= _MAX_NOISE:
+            grey = mean_around(grey, 1)
+            best = _best(grey, border)
     if best is None or not pad:
         return best
     return replace(best, values=best.values[pad : pad + height, pad : pad + width])
@@ -116,17 +115,11 @@ def _best(grey: Floats, border: "_Border | None") -> Contrast | None:
 
 @dataclass(frozen=True)
 class _Border:
-    """The uniform background along the image's border.
+    """The uniform background along the image's border."""
 
-    Attributes:
-        level: Its grey level.
-        tolerance: Deviation in grey levels above which a pixel is foreground.
-        crowded: Whether the foreground touches the border or covers much of the image.
-    """
-
-    level: float
-    tolerance: float
-    crowded: bool
+    level: float  # its grey level
+    tolerance: float  # deviation in grey levels above which a pixel is foreground
+    crowded: bool  # whether the foreground touches the border or covers much of the image
 
 
 def _uniform_border(grey: Floats) -> _Border | None:
@@ -151,12 +144,9 @@ def _uniform_border(grey: Floats) -> _Border | None:
         edges = np.flatnonzero(np.diff(around.astype(np.int8), prepend=0, append=0))
         if (edges[1::2] - edges[::2]).max() > 0.9 * max(height, width):
             return None
-        for y, x in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
-            row, column = (grey[y], grey[:, x])
-            arms = (
-                _run(np.abs(line if start == 0 else line[::-1]) > tolerance) / line.size
-                for line, start in ((row - level, x), (column - level, y))
-            )
+        for corner in (grey, grey[:, ::-1], grey[::-1], grey[::-1, ::-1]):
+            lines = (corner[0], corner[:, 0])
+            arms = (_run(np.abs(line - level) > tolerance) / line.size for line in lines)
             if min(arms) > 0.22:
                 return None
     if np.count_nonzero(np.abs(on - level) <= _UNIFORM) < 0.7 * on.size:
@@ -250,7 +240,7 @@ def _surface(grey: Floats) -> Floats:
         residual = values - used @ coefficients
     if _median(np.abs(residual)) > _UNEVEN:  # the edge of a shadow
         return np.full((1, 1), _median(border), np.float32)
-    y, x = _axes(height, width)
+    y, x = _axis(height), _axis(width)
     c = coefficients.astype(np.float32)
     result: Floats = (c[0] + c[1] * y + c[3] * y * y)[:, None] + (c[2] * x + c[4] * x * x)[None]
     result += c[5] * y[:, None] * x[None]
@@ -272,19 +262,15 @@ def _resized(grey: Floats, side: int) -> Floats:
     return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BOX))
 
 
-def _axes(height: int, width: int) -> tuple[Floats, Floats]:
-    """Row and column coordinates from -1 to 1."""
-    return (
-        np.linspace(-1, 1, height, dtype=np.float32) if height > 1 else np.zeros(1, np.float32),
-        np.linspace(-1, 1, width, dtype=np.float32) if width > 1 else np.zeros(1, np.float32),
-    )
+def _axis(n: int) -> Floats:
+    """Coordinates of `n` pixels from -1 to 1."""
+    return np.linspace(-1, 1, n, dtype=np.float32) if n > 1 else np.zeros(1, np.float32)
 
 
 @lru_cache(maxsize=64)
 def _basis(height: int, width: int) -> Floats:
     """Monomials up to degree 2 at each pixel: 1, y, x, y², x², yx; (H · W, 6)."""
-    y, x = _axes(height, width)
-    yy, xx = (part.ravel() for part in np.meshgrid(y, x, indexing="ij"))
+    yy, xx = (a.ravel() for a in np.meshgrid(_axis(height), _axis(width), indexing="ij"))
     return np.stack([np.ones_like(yy), yy, xx, yy * yy, xx * xx, yy * xx], axis=1)
 
 

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
-from PIL import Image
+from PIL import ExifTags, Image
 
 from model.errors import CorruptImageError, ImageTooLargeError, UnsupportedFormatError
 
@@ -36,7 +36,6 @@ _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\x00", b"MM\x00*", b"I
 _FLOAT_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, 65535.0))
 _INTEGER_RANGES = ((0.0, 4095.0), (0.0, 65535.0))
 
-_ORIENTATION_TAG = 0x0112
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -54,21 +53,11 @@ _STRIP_PIXELS = 2**18  # a strip fits a CPU cache
 def read_bytes(
     data: bytes, *, max_pixels: int = MAX_PIXELS, decoding: Decoding | None = None
 ) -> Image.Image:
-    """Decode an image file.
-
-    Args:
-        data: The whole file: PNG, JPEG, WebP, BMP, GIF (first frame) or TIFF (first page).
-        max_pixels: Limit on width × height, checked before decoding.
-        decoding: Limits what is decoded at once.
+    """Decode an image file; arguments and errors are those of `open_bytes`.
 
     Returns:
         The upright image, at most `MAX_SIDE` pixels a side, in mode L, RGB or F (0 to 255).
         Transparent images are laid on white if they are dark, else on black.
-
-    Raises:
-        UnsupportedFormatError: If the bytes are none of these formats.
-        ImageTooLargeError: If the header declares more pixels than allowed.
-        CorruptImageError: If the file is empty, truncated or damaged.
     """
     if not data:
         raise CorruptImageError("the file is empty")
@@ -89,12 +78,7 @@ def read_bytes(
 
 
 def read_image(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Load a Pillow image, as `read_bytes` does a file.
-
-    Raises:
-        ImageTooLargeError: If it has more pixels than allowed.
-        CorruptImageError: If it cannot be decoded.
-    """
+    """Load a Pillow image, as `read_bytes` does a file."""
     _check_pixels(image.size, max_pixels)
     with _decoder_errors_translated():
         image.load()
@@ -102,15 +86,7 @@ def read_image(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
 
 
 def read_array(array: ArrayLike) -> Image.Image:
-    """Convert an array of pixels, to the same form as `read_bytes`.
-
-    Args:
-        array: (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA; integers from 0 to 255 or floating
-            point numbers from 0 to 1.
-
-    Raises:
-        ValueError: If the array has another shape or values out of range.
-    """
+    """Convert an array of pixels that `open_array` takes, to the same form as `read_bytes`."""
     values = np.asarray(array)
     colour = values.ndim == 3 and values.shape[2] in (3, 4)
     if values.size == 0 or not (values.ndim == 2 or colour):
@@ -279,7 +255,7 @@ def _in_strips(
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation; 1 (upright) if there is none or it cannot be read."""
     try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 - damaged metadata does not damage the pixels
         return 1
 

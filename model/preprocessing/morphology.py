@@ -1,4 +1,4 @@
-"""Dilation, erosion, opening and box mean with squares, at a cost independent of their size."""
+"""Dilation, erosion, opening, box mean and bounding box, at a cost independent of their size."""
 
 from collections.abc import Callable
 
@@ -40,6 +40,12 @@ def opened(mask: NDArray[np.bool_], radius: int, axis: int) -> NDArray[np.bool_]
     """Morphological opening along an axis: keeps runs of more than 2 × radius pixels."""
     eroded = running_extreme(mask.view(np.uint8), radius, np.minimum, axis)
     return running_extreme(eroded, radius, np.maximum, axis).view(bool)
+
+
+def bounding_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """Bounding box of a mask: top, bottom, left, right, ends exclusive."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
 def mean_around(values: NDArray[np.float32], radius: int) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from model.preprocessing.contrast import colour_axis
 from model.preprocessing.decode import MAX_PIXELS, Decoding, read_array, read_bytes, read_image
-from model.preprocessing.morphology import running_extreme
+from model.preprocessing.morphology import bounding_box, running_extreme
 from model.preprocessing.segment import Foreground, find_foreground
 from model.types import Reason
 
@@ -188,15 +188,14 @@ def _restroked(intensity: NDArray[np.float32], change: float) -> NDArray[np.floa
     depth = running_extreme(levels, _DEPTH_RADIUS, np.maximum) / 255
     mask = np.pad(large > 0.5 * np.maximum(depth, _MIN_DEPTH), pad)
     if radius > 0:
-        result = np.clip(radius + 1 - np.sqrt(mahotas.distance(~mask)), 0, 1).astype(np.float32)
+        offset = radius + 1 - np.sqrt(mahotas.distance(~mask))
     else:
-        result = np.clip(radius + np.sqrt(mahotas.distance(mask)), 0, 1).astype(np.float32)
-    rows = np.flatnonzero(result.max(axis=1) > 0.5)
-    columns = np.flatnonzero(result.max(axis=0) > 0.5)
-    if not len(rows) or not len(columns):
+        offset = radius + np.sqrt(mahotas.distance(mask))
+    result: NDArray[np.float32] = np.clip(offset, 0, 1).astype(np.float32)
+    if not (result > 0.5).any():
         return intensity
-    cropped: NDArray[np.float32] = result[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return cropped
+    top, bottom, left, right = bounding_box(result > 0.5)
+    return result[top:bottom, left:right]
 
 
 def _centred(intensity: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -4,6 +4,7 @@ All that it assumes of digits is their size and how long their strokes may be.
 """
 
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 
 import mahotas
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.preprocessing.contrast import FOREGROUND, Contrast, find_contrast
-from model.preprocessing.morphology import opened, running_extreme
+from model.preprocessing.morphology import bounding_box, opened, running_extreme
 from model.types import Reason
 
 Floats = NDArray[np.float32]
@@ -82,7 +83,7 @@ def _segmented(contrast: Contrast) -> Foreground | None:
     chosen = np.zeros(components.n + 1, bool)
     chosen[digit + others] = True
     cells = chosen[components.labels]
-    box = _box(_as_pixels(cells, components.factor, values.shape) & weak)
+    box = bounding_box(_as_pixels(cells, components.factor, values.shape) & weak)
     reasons = (
         *_several_shapes(components, digit, others),
         *_not_digit_shaped(components, digit, box, strong, weak),
@@ -96,21 +97,13 @@ def _segmented(contrast: Contrast) -> Foreground | None:
 
 @dataclass(frozen=True)
 class _Components:
-    """Connected components of a mask, labelled at a reduced size of one cell per factor² pixels.
+    """Connected components of a mask, labelled at a reduced size of one cell per factor² pixels."""
 
-    Attributes:
-        labels: (h, w) number of the component in each cell, 0 for background.
-        factor: Side of a cell in pixels.
-        area: Foreground pixels of each component; entry 0 is the background's and 0.
-        depth: Their mean contrast.
-        boxes: Top, bottom, left, right of each component in cells, ends exclusive.
-    """
-
-    labels: NDArray[np.int32]
-    factor: int
-    area: NDArray[np.float64]
-    depth: NDArray[np.float64]
-    boxes: NDArray[np.int64]
+    labels: NDArray[np.int32]  # (h, w) number of the component in each cell, 0 for background
+    factor: int  # side of a cell in pixels
+    area: NDArray[np.float64]  # foreground pixels of each component; 0 for the background
+    depth: NDArray[np.float64]  # their mean contrast
+    boxes: NDArray[np.int64]  # top, bottom, left, right in cells, ends exclusive
 
     @property
     def n(self) -> int:
@@ -138,24 +131,13 @@ def _pooled(values: Mask | Floats, factor: int) -> Floats:
     height, width = (-(-side // factor) for side in values.shape)
     padded = np.zeros((height * factor, width * factor), np.float32)
     padded[: values.shape[0], : values.shape[1]] = values
-    rows = padded[::factor].copy()
-    for i in range(1, factor):
-        rows += padded[i::factor]
-    cells = rows[:, ::factor].copy()
-    for i in range(1, factor):
-        cells += rows[:, i::factor]
-    return cells
+    rows = reduce(np.add, [padded[i::factor] for i in range(factor)])
+    return reduce(np.add, [rows[:, i::factor] for i in range(factor)])
 
 
 def _as_pixels(cells: Mask, factor: int, shape: tuple[int, ...]) -> Mask:
     """The mask of the pixels in some cells; the inverse of `_pooled`."""
     return cells.repeat(factor, axis=0).repeat(factor, axis=1)[: shape[0], : shape[1]]
-
-
-def _box(mask: Mask) -> tuple[int, int, int, int]:
-    """Bounding box of a mask: top, bottom, left, right, ends exclusive."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
 def _grouped(components: _Components) -> tuple[list[int], list[int]]:

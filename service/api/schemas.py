@@ -5,6 +5,7 @@ A field of `PredictResponse` takes the value of the attribute of `Prediction` wi
 
 import base64
 import io
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -189,9 +190,9 @@ def model_response(
         seed=checkpoint.posterior.seed,
         parameters=config.n_parameters,
         mflop_per_draw=round(config.mflop_per_draw, 3),
-        architecture=config.to_dict(),
-        decision={**rule.to_dict(), "guarantee": rule.guarantee()},
-        conformal={**sets.to_dict(), "guarantee": sets.guarantee()},
+        architecture=asdict(config),
+        decision={**asdict(rule), "guarantee": rule.guarantee()},
+        conformal={**asdict(sets), "guarantee": sets.guarantee()},
         metrics=dict(checkpoint.metrics),
         training=dict(checkpoint.training),
         device=classifier.engine.device,

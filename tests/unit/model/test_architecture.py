@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -58,7 +58,7 @@ def test_a_draw_is_a_value_that_forward_takes() -> None:
 
 
 def test_a_configuration_survives_json() -> None:
-    assert ModelConfig.from_dict(json.loads(json.dumps(TINY.to_dict()))) == TINY
+    assert ModelConfig.from_dict(json.loads(json.dumps(asdict(TINY)))) == TINY
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_configuration_survives_json() -> None:
 def test_an_unknown_architecture_is_rejected(
     damage: Callable[[dict[str, object]], object],
 ) -> None:
-    values = TINY.to_dict()
+    values = asdict(TINY)
     damage(values)
     with pytest.raises(ValueError, match=r"architecture|prior_scale|not_a_digit"):
         ModelConfig.from_dict(values)
