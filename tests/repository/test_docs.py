@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 
 from docs.make_tables import DOCS, TABLES, filled
+from service.api.schemas import PredictResponse, Uncertainty
 from service.errors import KINDS, Rejection
 from service.settings import Settings
 from tests.support.paths import ROOT
@@ -150,3 +151,20 @@ def test_files_named_in_guides_exist(path: Path) -> None:
     assert {name for name in named if not (ROOT / name).exists()} == set()
     tests = {file.name for file in (ROOT / "tests").rglob("*.py")}
     assert set(re.findall(r"`(test_\w+\.py)`", text)) <= tests
+
+
+def test_the_readme_explains_every_field_of_the_answer() -> None:
+    table = (ROOT / "README.md").read_text().split("## What the fields mean")[1].split("\n## ")[0]
+    explained = set(re.findall(r"`([\w.]+)`", table))
+    obvious = {
+        "prediction",
+        "classes",
+        "samples",
+        "level",
+        "model",
+        "preview",
+        "draws",
+        "uncertainty",
+    }
+    fields = PredictResponse.model_fields.keys() | Uncertainty.model_fields.keys()
+    assert fields - obvious <= explained | {"label"}

@@ -266,4 +266,4 @@ def test_the_bundled_weights_are_small_whole_and_reproduced() -> None:
         "test": 10_000,
     }
     ood = {name: m["n"] for name, m in checkpoint.metrics["foreign"].items()}
-    assert ood == {"Fashion-MNIST": 10_000, "notMNIST": 10_000, "KMNIST": 10_000}
+    assert ood.items() >= {"Fashion-MNIST": 10_000, "notMNIST": 10_000, "KMNIST": 10_000}.items()

@@ -1,5 +1,6 @@
 """The tensor codec: any bytes give a request or the declared error."""
 
+import dataclasses
 import gzip
 import json
 import os
@@ -420,7 +421,8 @@ def prediction(*entries: tuple[float, float, float, float], **changes: object) -
         "pixels": np.zeros((28, 28), np.uint8),
         "draws": np.zeros((2, 2)),
     }
-    return Prediction(**(members | changes))
+    others = {field.name: None for field in dataclasses.fields(Prediction)}
+    return Prediction(**(others | members | changes))
 
 
 def test_a_response_holds_json_and_binary_tensors() -> None:
