@@ -2,9 +2,13 @@
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from training.data.datasets import Digits, Mnist, Source
+
+T = TypeVar("T", int, float)
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -46,12 +50,23 @@ def data_source(name: str, data_dir: Path) -> Source:
     raise ValueError(f"unknown data set {name!r}; known are {Mnist.name} and {Digits.name}")
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
-    return value
+def number(
+    kind: Callable[[str], T], valid: Callable[[T], bool], expected: str
+) -> Callable[[str], T]:
+    """A type of argparse: a number that must be valid, or the error says what is expected."""
+
+    def parse(text: str) -> T:
+        value = kind(text)
+        if not valid(value):
+            raise argparse.ArgumentTypeError(f"must be {expected}, not {text}")
+        return value
+
+    parse.__name__ = kind.__name__
+    return parse
+
+
+positive = number(int, lambda value: value >= 1, "at least 1")
+"""A whole number of at least 1."""
 
 
 def _device(text: str) -> str:

@@ -2,10 +2,9 @@
 
 import importlib.metadata
 import json
-import os
 import platform
+import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +22,7 @@ from model.posterior import Posterior
 from model.preprocessing.normalize import INPUT_CONTRACT
 from model.types import Device
 from model.uncertainty import draw_probabilities
-from training.calibration.rules import make_rules, predict_outliers
+from training.calibration.rules import make_rules
 from training.config import RunConfig
 from training.data.datasets import SPLIT_SEED, Source, Split, split
 from training.data.preprocess import preprocess
@@ -34,6 +33,7 @@ from training.evaluation.predictions import BatchPredictor
 from training.evaluation.result import Evaluation
 from training.fitting.resume import UnfinishedRun, UnfinishedRunError
 from training.fitting.trainer import EpochSummary, Fitter, correct_prior_shift, new_network
+from training.interruption import check_interrupted
 from training.training_set import make_training_set, to_tensor
 
 _VERSIONED = (
@@ -57,7 +57,6 @@ def train(
     force: bool = False,
     fresh: bool = False,
     brief: bool = False,
-    check_interrupted: Callable[[], None] = lambda: None,
     world: World = SINGLE_PROCESS,
 ) -> Evaluation | None:
     """Run a whole training: data, fit, calibration, evaluation, checkpoint, report.
@@ -70,7 +69,6 @@ def train(
         force: Write even below the accuracy floor; weights that are not finite are never written.
         fresh: Discard an unfinished run instead of resuming it.
         brief: Evaluate the parts of the data alone, and write no report.
-        check_interrupted: Called at every step of the fit and before writing; may raise to stop.
         world: The processes that fit together. The first does everything else, and alone writes.
 
     Returns:
@@ -88,9 +86,7 @@ def train(
     torch.backends.cudnn.deterministic = True
     if world.is_main:
         _check_writable(config.output.parent)
-    parts = split(
-        source.train(), n_validation=source.n_validation, n_calibration=source.n_calibration
-    )
+    parts = split(source)
     provenance = _provenance(source, parts, config, device, world)
     unfinished = UnfinishedRun(config.output, {key: provenance[key] for key in _RESUMED_WITH})
     if fresh and world.is_main:
@@ -101,28 +97,22 @@ def train(
         flush=True,
     )
     validation = preprocess(parts.validation, "validation", processes=config.threads, world=world)
-    fitter, history = _fit(
-        parts,
-        validation.pixels,
-        config,
-        device,
-        unfinished,
-        check_interrupted=check_interrupted,
-        world=world,
-    )
+    data = make_training_set(parts.fit, config, world=world)
+    network = new_network(config.model, config.fit).to(device)
+    fitter = Fitter(network, config.fit, data, world=world)
+    history = _fit(fitter, validation.pixels, parts.validation.labels, config, unfinished)
     if not world.is_main:
         return None
 
     print(f"predicting all held-out images with {config.n_draws} draws", flush=True)
-    posterior = Posterior(config.model, *_posterior_arrays(fitter), seed=config.draw_seed)
-    try:
-        _check_finite(posterior)
-    except FloorError:
-        unfinished.discard()  # a diverged fit cannot be resumed
-        raise
+    posterior = _posterior(fitter, config.draw_seed)
+    for name, values in (*posterior.mean.items(), *posterior.scale.items()):
+        if not np.isfinite(values).all():
+            unfinished.discard()  # a diverged fit cannot be resumed
+            raise FloorError(f"{name} is not finite: the fit has diverged; lower its step size")
     engine_device: Device = "cuda" if device.type == "cuda" else "cpu"
     engine = make_engine(posterior, n_draws=config.n_draws, device=engine_device)
-    predict = BatchPredictor(engine, config.n_draws, check_interrupted)
+    predict = BatchPredictor(engine, config.n_draws)
     on_validation = predict(validation, parts.validation.labels, "validation")
     accuracy = float(on_validation.correct.mean())
     if accuracy < config.min_accuracy and not force:
@@ -131,21 +121,9 @@ def train(
             f"{100 * config.min_accuracy:.0f} %; --force writes it anyway"
         )
 
-    outliers = None
-    if config.model.not_a_digit:
-        outliers = predict_outliers(
-            predict, validation.pixels, parts.validation.labels, processes=config.threads
-        )
     calibration = preprocess(parts.calibration, "calibration", processes=config.threads)
     on_calibration = predict(calibration, parts.calibration.labels, "calibration")
-    selective, conformal = make_rules(
-        on_validation,
-        outliers,
-        on_calibration,
-        n_draws=config.n_draws,
-        population=config.population,
-        **asdict(config.rules),
-    )
+    selective, conformal = make_rules(predict, on_validation, on_calibration, config)
     # All choices are made: from here on test images and out-of-distribution sets may be read.
     provenance["data"]["test_sha256"] = source.test().sha256()
     checkpoint = Checkpoint(
@@ -188,34 +166,20 @@ def train(
 
 
 def _fit(
-    parts: Split,
+    fitter: Fitter[BayesianCNN],
     validation: NDArray[np.uint8],
+    labels: NDArray[np.int64],
     config: RunConfig,
-    device: torch.device,
     unfinished: UnfinishedRun,
-    *,
-    check_interrupted: Callable[[], None],
-    world: World,
-) -> tuple[Fitter[BayesianCNN], list[EpochSummary]]:
+) -> list[EpochSummary]:
     """Fit epoch by epoch with a progress bar, saving the state after each."""
-    data = make_training_set(parts.fit, config, check_interrupted, world=world)
-    fitter = Fitter(
-        new_network(config.model, config.fit, device),
-        config.fit,
-        data.images,
-        data.labels,
-        device,
-        renderings=data.renderings,
-        outliers=data.outliers,
-        world=world,
-    )
     history = _resume(unfinished, fitter)
     if history:
         print(f"continuing the unfinished run after epoch {fitter.epoch} of {config.fit.epochs}")
     while fitter.epoch < config.fit.epochs:
         title = f"epoch {fitter.epoch + 1}/{config.fit.epochs}"
         steps = []
-        silent = None if world.is_main else True
+        silent = None if fitter.world.is_main else True
         with tqdm(total=fitter.steps_per_epoch, desc=title, disable=silent, leave=False) as bar:
             for step in fitter.run_epoch():
                 check_interrupted()
@@ -223,18 +187,16 @@ def _fit(
                 bar.set_postfix_str(f"NLL {step.nll:.3f}, KL {step.kl:,.0f} nats", refresh=False)
                 bar.update()
         history.append(fitter.summarise(steps))
-        if not world.is_main:
+        if not fitter.world.is_main:
             continue
         unfinished.save(fitter, history)
-        error, loss = _validate(
-            fitter, validation, parts.validation.labels, config.validation_draws
-        )
+        error, loss = _validate(fitter, validation, labels, config.validation_draws)
         print(
             f"{title}: NLL {history[-1].nll:.4f}, KL {history[-1].kl:,.0f} nats, "
             f"validation error {100 * error:.2f} %, NLL {loss:.4f}",
             flush=True,
         )
-    return fitter, history
+    return history
 
 
 def _resume(unfinished: UnfinishedRun, fitter: Fitter[BayesianCNN]) -> list[EpochSummary]:
@@ -270,13 +232,6 @@ def _validate(
     return error_rate(total, labels), nll(total / n_draws, labels)
 
 
-def _check_finite(posterior: Posterior) -> None:
-    for arrays in (posterior.mean, posterior.scale):
-        for name, values in arrays.items():
-            if not np.isfinite(values).all():
-                raise FloorError(f"{name} is not finite: the fit has diverged; lower its step size")
-
-
 def _provenance(
     source: Source, parts: Split, config: RunConfig, device: torch.device, world: World
 ) -> dict[str, Any]:
@@ -284,14 +239,9 @@ def _provenance(
     values = {
         "dataset": source.name,
         "data": {
-            name: {"n": len(part), "sha256": part.sha256()}
-            for name, part in (
-                ("fit", parts.fit),
-                ("validation", parts.validation),
-                ("calibration", parts.calibration),
-            )
-        }
-        | {"split_seed": SPLIT_SEED},
+            **{name: {"n": len(p), "sha256": p.sha256()} for name, p in vars(parts).items()},
+            "split_seed": SPLIT_SEED,
+        },
         "input_contract": INPUT_CONTRACT,
         "architecture": asdict(config.model),
         "fit": asdict(config.fit),
@@ -306,19 +256,16 @@ def _provenance(
     return provenance
 
 
-def _posterior_arrays(
-    fitter: Fitter[BayesianCNN],
-) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
+def _posterior(fitter: Fitter[BayesianCNN], draw_seed: int) -> Posterior:
+    model = fitter.network.config
     mean, scale = (
         {name: tensor.numpy() for name, tensor in part.items()}
         for part in fitter.network.posterior()
     )
-    return correct_prior_shift(mean, fitter.network.config, fitter.config), scale
+    return Posterior(model, correct_prior_shift(mean, model, fitter.config), scale, seed=draw_seed)
 
 
 def _check_writable(folder: Path) -> None:
     """Raise before the fit if the result cannot be written."""
     folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / f".writable-{os.getpid()}"
-    probe.touch()
-    probe.unlink()
+    tempfile.TemporaryFile(dir=folder).close()

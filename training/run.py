@@ -13,27 +13,37 @@ import argparse
 import errno
 import math
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
 from model.checkpoint import BUNDLED, load_checkpoint
 from model.errors import CheckpointError
-from training.cli_options import add_data_options, add_device_option, data_source, positive
+from training.cli_options import (
+    add_data_options,
+    add_device_option,
+    data_source,
+    number,
+    positive,
+)
 from training.config import PRESETS, RunConfig
 from training.data.datasets import DataNotFoundError, Mnist
 from training.distributed import LostRankError, World, process_group, world_from_environment
 from training.evaluation.result import Evaluation
 from training.fitting.resume import UnfinishedRunError
+from training.interruption import interruptible
 from training.pipeline import FloorError, train
 from training.reporting.text import format_evaluation
+
+_AT_LEAST_0 = number(float, lambda value: 0 <= value < math.inf, "at least 0")
+_SHARE = number(float, lambda value: 0 <= value <= 1, "a share from 0 to 1")
+_OPEN_SHARE = number(float, lambda value: 0 < value < 1, "a share between 0 and 1 (0.001 is 0.1 %)")
+_SEED = number(int, lambda value: value >= 0, "at least 0")
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -43,77 +53,46 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add_data_options(parser)
     add_device_option(parser)
-    parser.add_argument("--output", type=Path, help="default: checkpoints/digits.safetensors")
-    parser.add_argument("--epochs", type=positive, help="passes over the fit part")
-    parser.add_argument("--batch-size", type=positive, help="images per step")
-    parser.add_argument("--learning-rate", type=_at_least_0, help="Adam's largest step size")
-    parser.add_argument("--beta", type=_at_least_0, help="weight of the KL term; 1 is the ELBO")
-    parser.add_argument("--prior-scale", type=_at_least_0, help="prior standard deviation")
-    parser.add_argument(
-        "--imitated", type=_share, help="share of images replaced by renderings, from 0 to 1"
+    add = parser.add_argument
+    add("--output", type=Path, help="default: checkpoints/digits.safetensors")
+    add("--epochs", type=positive, help="passes over the fit part")
+    add("--batch-size", type=positive, help="images per step")
+    add("--learning-rate", type=_AT_LEAST_0, help="Adam's largest step size")
+    add("--beta", type=_AT_LEAST_0, help="weight of the KL term; 1 is the ELBO")
+    add("--prior-scale", type=_AT_LEAST_0, help="prior standard deviation")
+    add("--imitated", type=_SHARE, help="share of images replaced by renderings, from 0 to 1")
+    add("--seed", type=_SEED, help="seed of the fit")
+    add("--threads", type=positive, help="CPU threads; decides the last bits")
+    add(
+        "--target-risk",
+        type=_OPEN_SHARE,
+        dest="target",
+        metavar="TARGET_RISK",
+        help="largest error rate if accepted",
     )
-    parser.add_argument("--seed", type=_seed, help="seed of the fit")
-    parser.add_argument("--threads", type=positive, help="CPU threads; decides the last bits")
-    parser.add_argument("--target-risk", type=_open_share, help="largest error rate if accepted")
-    parser.add_argument("--coverage", type=_open_share, help="coverage of the prediction sets")
-    parser.add_argument(
-        "--brief", action="store_true", help="evaluate the parts of the data alone; no report"
-    )
-    parser.add_argument("--force", action="store_true", help="write even below a quality floor")
-    parser.add_argument("--fresh", action="store_true", help="discard an unfinished run")
+    add("--coverage", type=_OPEN_SHARE, help="coverage of the prediction sets")
+    add("--brief", action="store_true", help="evaluate the parts of the data alone; no report")
+    add("--force", action="store_true", help="write even below a quality floor")
+    add("--fresh", action="store_true", help="discard an unfinished run")
     return parser.parse_args(arguments)
 
 
-def _number(text: str, valid: Callable[[float], bool], expected: str) -> float:
-    value = float(text)
-    if not valid(value):
-        raise argparse.ArgumentTypeError(f"must be {expected}, not {text}")
-    return value
-
-
-def _at_least_0(text: str) -> float:
-    return _number(text, lambda value: 0 <= value < math.inf, "at least 0")
-
-
-def _share(text: str) -> float:
-    return _number(text, lambda value: 0 <= value <= 1, "a share from 0 to 1")
-
-
-def _open_share(text: str) -> float:
-    return _number(text, lambda value: 0 < value < 1, "a share between 0 and 1 (0.001 is 0.1 %)")
-
-
-def _seed(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, not {value}")
-    return value
-
-
 def _configure(options: argparse.Namespace, world: World) -> RunConfig:
-    """The data set's preset, changed by the given options."""
+    """The data set's preset, changed by the given options, which have the names of its fields."""
     preset = PRESETS[options.dataset or Mnist.name]
+    given = {name: value for name, value in vars(options).items() if value is not None}
 
-    def given(**values: Any) -> dict[str, Any]:
-        return {name: value for name, value in values.items() if value is not None}
+    def changed(settings: Any) -> Any:
+        names = given.keys() & {field.name for field in fields(settings)}
+        return replace(settings, **{name: given[name] for name in names})
 
     return replace(
         preset,
         output=options.output or preset.output,
         threads=options.threads or max(1, preset.threads // world.local_size),
-        fit=replace(
-            preset.fit,
-            **given(
-                epochs=options.epochs,
-                batch_size=options.batch_size,
-                learning_rate=options.learning_rate,
-                beta=options.beta,
-                imitated=options.imitated,
-                seed=options.seed,
-            ),
-        ),
-        model=replace(preset.model, **given(prior_scale=options.prior_scale)),
-        rules=replace(preset.rules, **given(target=options.target_risk, coverage=options.coverage)),
+        fit=changed(preset.fit),
+        model=changed(preset.model),
+        rules=changed(preset.rules),
     )
 
 
@@ -167,51 +146,27 @@ def _percent(metrics: Any, part: str = "validation") -> str:
     return f"{100 * metrics[part]['error']:.2f} %"
 
 
-class _Interruption:
-    """SIGTERM and Ctrl-C as a `KeyboardInterrupt` that cannot be lost.
-
-    An exception raised in a destructor is ignored, so the fit also calls `check` at every step.
-    """
-
-    def __init__(self) -> None:
-        self._requested = False
-
-    def on_signal(self, _signal: int, _frame: FrameType | None) -> NoReturn:
-        self._requested = True
-        raise KeyboardInterrupt
-
-    def check(self) -> None:
-        if self._requested:
-            raise KeyboardInterrupt
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = _parse(arguments)
-    interruption = _Interruption()
-    before = {
-        number: signal.signal(number, interruption.on_signal)
-        for number in (signal.SIGTERM, signal.SIGINT)
-        if signal.getsignal(number) is not signal.SIG_IGN  # as a shell's background jobs have it
-    }
+    dataset = options.dataset or Mnist.name
     try:
-        world = world_from_environment()
-        config = _configure(options, world)
-        dataset = options.dataset or Mnist.name
-        source = data_source(dataset, options.data_dir)
-        device = _device(options.device, world)
-        with process_group(world, device), _only_main_prints(world):
-            evaluation = train(
-                source,
-                config,
-                device=device,
-                data_dir=options.data_dir,
-                brief=options.brief,
-                force=options.force,
-                fresh=options.fresh,
-                check_interrupted=interruption.check,
-                world=world,
-            )
+        with interruptible():
+            world = world_from_environment()
+            config = _configure(options, world)
+            source = data_source(dataset, options.data_dir)
+            device = _device(options.device, world)
+            with process_group(world, device), _only_main_prints(world):
+                evaluation = train(
+                    source,
+                    config,
+                    device=device,
+                    data_dir=options.data_dir,
+                    brief=options.brief,
+                    force=options.force,
+                    fresh=options.fresh,
+                    world=world,
+                )
     except (DataNotFoundError, UnfinishedRunError, ValueError) as error:
         return _fail(error, 2)
     except FloorError as error:
@@ -221,9 +176,6 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         again = "the same command without --fresh" if options.fresh else "the same command"
         return _fail(f"interrupted; {again} continues after the last complete epoch", 130)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     if evaluation is not None:
         _report(evaluation, config, dataset)
     return 0

@@ -1,8 +1,6 @@
 """The training set of a fit: digits, their renderings, and outliers."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,6 +11,7 @@ from training.config import RunConfig
 from training.data.datasets import Part
 from training.data.preprocess import preprocess
 from training.distributed import SINGLE_PROCESS, World
+from training.fitting.trainer import TrainingSet
 from training.synthesis.outliers import outlier_inputs
 from training.synthesis.rendering import correlation, render_inputs
 
@@ -20,64 +19,30 @@ _MIN_KEPT = 0.65  # share of the outliers that `outlier_inputs` keeps
 _MIN_CORRELATION = 0.4  # between a digit and its rendering
 
 
-@dataclass(frozen=True, eq=False)
-class TrainingSet:
-    """The fit part as tensors, all images floats in [0, 1].
-
-    Attributes:
-        images: The digits (N, 1, 28, 28).
-        labels: Their classes (N,).
-        renderings: A rendering of each digit (N, 1, 28, 28); None if the fit uses none.
-        outliers: Images that are not digits (M, 1, 28, 28); None if the fit uses none.
-    """
-
-    images: Tensor
-    labels: Tensor
-    renderings: Tensor | None
-    outliers: Tensor | None
-
-
 def make_training_set(
-    part: Part,
-    config: RunConfig,
-    check_interrupted: Callable[[], None] = lambda: None,
-    *,
-    world: World = SINGLE_PROCESS,
+    part: Part, config: RunConfig, *, world: World = SINGLE_PROCESS
 ) -> TrainingSet:
     """Preprocess the fit part, and synthesise the renderings and outliers that the run asks for.
 
     Args:
         part: The fit part.
         config: The run.
-        check_interrupted: Called after each chunk; may raise to stop.
         world: The processes that share the work; each gets all of it.
     """
-    pixels = preprocess(part, "fit", processes=config.threads, world=world).pixels
+    seed, processes = config.fit.seed, config.threads
+    pixels = preprocess(part, "fit", processes=processes, world=world).pixels
     renderings = outliers = None
     if config.fit.imitated:
         print("rendering digits as uploads", flush=True)
-        rendered = render_inputs(
-            pixels,
-            seed=config.fit.seed,
-            processes=config.threads,
-            check_interrupted=check_interrupted,
-            name="fit",
-            world=world,
-        )
+        rendered = render_inputs(pixels, seed=seed, processes=processes, name="fit", world=world)
         # If rendering destroyed the digit, keep the original.
         lost = rendered.flagged | (correlation(rendered.pixels, pixels) < _MIN_CORRELATION)
         renderings = to_tensor(np.where(lost[:, None, None], pixels, rendered.pixels))
     if config.model.not_a_digit:
         print("drawing outliers", flush=True)
+        n = _n_outliers(len(part), config)
         drawn = outlier_inputs(
-            pixels,
-            part.labels,
-            _n_outliers(len(part), config),
-            seed=config.fit.seed,
-            processes=config.threads,
-            check_interrupted=check_interrupted,
-            name="fit",
-            world=world,
+            pixels, part.labels, n, seed=seed, processes=processes, name="fit", world=world
         )
         outliers = to_tensor(drawn.pixels)
     return TrainingSet(to_tensor(pixels), torch.from_numpy(part.labels), renderings, outliers)

@@ -20,7 +20,7 @@ ARROWS = {
         "uncertainty posterior preprocessing nn ← decision engines ← checkpoint ← classifier",
     ],
     "training": [
-        "distributed ← data fitting ← config ← training_set ← pipeline",
+        "distributed interruption ← data fitting ← config ← training_set ← pipeline",
         "data ← synthesis ← evaluation ← calibration reporting ← pipeline ← run evaluate",
         "config synthesis ← training_set calibration cli_options ← run evaluate ← baselines",
         "requirements ← run evaluate",

@@ -17,7 +17,7 @@ from model.nn.network import BayesianCNN
 from tests.support.fitting import CPU, TINY_WITH_OUTLIERS, generator, random_data, random_images
 from training.distributed import World, process_group, world_from_environment
 from training.fitting.augment import Distortion
-from training.fitting.trainer import FitConfig, Fitter
+from training.fitting.trainer import FitConfig, Fitter, TrainingSet
 
 # A batch that two ranks cannot halve, and a KL term that outweighs the rest.
 CONFIG = FitConfig(
@@ -40,15 +40,8 @@ class ImageNoiseCNN(BayesianCNN):
 def make_fitter(
     network: BayesianCNN, world: World, config: FitConfig = CONFIG
 ) -> Fitter[BayesianCNN]:
-    return Fitter(
-        network,
-        config,
-        *random_data(51),
-        CPU,
-        renderings=random_images(51, 4),
-        outliers=random_images(12, 5),
-        world=world,
-    )
+    data = TrainingSet(*random_data(51), random_images(51, 4), random_images(12, 5))
+    return Fitter(network, config, data, world=world)
 
 
 def gradient_of_a_step(world: World) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from model import BayesianCNN, ModelConfig
 from tests.support.checkpoints import TINY
-from training.fitting.trainer import FitConfig, Fitter, new_network
+from training.fitting.trainer import FitConfig, Fitter, TrainingSet, new_network
 
 TINY_WITH_OUTLIERS = replace(TINY, not_a_digit=True)
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ def random_data(n: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
 def fitter_of(
     model: ModelConfig, config: FitConfig, images: torch.Tensor, labels: torch.Tensor, **more: Any
 ) -> Fitter[BayesianCNN]:
-    return Fitter(new_network(model, config), config, images, labels, CPU, **more)
+    return Fitter(new_network(model, config), config, TrainingSet(images, labels, **more))
 
 
 def tiny_fitter(n: int = 48, **options: object) -> Fitter[BayesianCNN]:

@@ -16,7 +16,7 @@ from model.engines.onnx_engine import OnnxEngine
 from model.posterior import Arrays, Ensemble
 from model.uncertainty import draw_probabilities
 from training.baselines.networks import DeterministicCNN, Members, dropout_members
-from training.calibration.rules import make_rules, predict_outliers
+from training.calibration.rules import make_rules
 from training.config import RunConfig
 from training.data.datasets import Part, Source, split
 from training.data.ood import OOD_SETS, find_ood_sets, read_ood_set
@@ -25,9 +25,9 @@ from training.evaluation.metrics import nll
 from training.evaluation.predictions import BatchPredictor
 from training.evaluation.result import as_json
 from training.evaluation.summary import OodMetrics, PartMetrics, ood_metrics, part_metrics
-from training.fitting.trainer import Fitter, correct_prior_shift
+from training.fitting.trainer import Fitter, TrainingSet, correct_prior_shift
 from training.reporting.text import format_ood, format_parts
-from training.training_set import TrainingSet, make_training_set
+from training.training_set import make_training_set
 
 _BETAS = (0.02, 0.1, 0.5)
 _DROPOUTS = (0.05, 0.1, 0.2)
@@ -89,9 +89,7 @@ def compare(
         return _Data(preprocess(part, name, processes=config.threads), part.labels)
 
     limit = _QUICK_PART if quick else None
-    parts = split(
-        source.train(), n_validation=source.n_validation, n_calibration=source.n_calibration
-    )
+    parts = split(source)
     data = make_training_set(parts.fit.first(limit), config)
     validation = prepare(parts.validation.first(limit), "validation")
     calibration = prepare(parts.calibration.first(limit), "calibration")
@@ -172,15 +170,7 @@ def _fit(
     fit = replace(config.fit, beta=beta, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     network = DeterministicCNN(config.model, dropout=dropout, generator=generator)
-    fitter = Fitter(
-        network,
-        fit,
-        data.images,
-        data.labels,
-        torch.device("cpu"),
-        renderings=data.renderings,
-        outliers=data.outliers,
-    )
+    fitter = Fitter(network, fit, data)
     title = f"prior × {beta:g}, dropout {dropout:g}, seed {seed}"
     n_steps = fit.epochs * fitter.steps_per_epoch
     with tqdm(total=n_steps, desc=title, disable=None, leave=False) as bar:
@@ -236,18 +226,11 @@ def scale_temperature(network: Arrays, temperature: float) -> Arrays:
 def _calibrate(method: _Method, validation: _Data, calibration: _Data, config: RunConfig) -> Rules:
     """A method's own score and thresholds, made as those of the Bayesian network."""
     predict = method.predictor()
-    outliers = None
-    if config.model.not_a_digit:
-        outliers = predict_outliers(
-            predict, validation.inputs.pixels, validation.labels, processes=config.threads
-        )
     return make_rules(
+        predict,
         predict(validation.inputs, validation.labels, "validation"),
-        outliers,
         predict(calibration.inputs, calibration.labels, "calibration"),
-        n_draws=method.n_draws,
-        population=config.population,
-        **asdict(config.rules),
+        config,
     )
 
 

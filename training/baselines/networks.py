@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from model.architecture import ModelConfig
 from model.posterior import Arrays
+from training.data.parallel import stream
 
 
 class DeterministicCNN(nn.Module):
@@ -130,7 +131,7 @@ def dropout_members(network: DeterministicCNN, n_draws: int, *, seed: int) -> Me
     side = config.last_map[1]
     members = []
     for index in range(n_draws):
-        rng = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
+        rng = stream(seed, index)
         masked = dict(weights)
         for name in names:
             if name == "conv1.weight":

@@ -5,9 +5,6 @@ The score is chosen on the validation part, the thresholds on the calibration pa
 
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from model.decision import ConformalRule, SelectiveRule, uncertainty_score
 from training.calibration.thresholds import (
     acceptance_grid,
@@ -15,6 +12,7 @@ from training.calibration.thresholds import (
     conformal_threshold,
     selective_threshold,
 )
+from training.config import RunConfig
 from training.evaluation.predictions import BatchPredictor, Predictions
 from training.evaluation.summary import ranking_score
 from training.synthesis.outliers import outlier_inputs
@@ -23,77 +21,57 @@ _OUTLIERS_PER_DIGIT = 0.15  # drawn; about a tenth remain
 _OUTLIER_SEED = 20260103
 
 
-def predict_outliers(
-    predict: BatchPredictor,
-    pixels: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    *,
-    processes: int = 1,
-) -> Predictions:
-    """Predictions for synthetic outliers made from the validation part, to choose the score by.
-
-    Args:
-        predict: Predicts with the network's draws.
-        pixels: The preprocessed validation part (N, 28, 28).
-        labels: Its classes (N,).
-        processes: How many worker processes to use.
-    """
-    inputs = outlier_inputs(
-        pixels,
-        labels,
-        round(len(labels) * _OUTLIERS_PER_DIGIT),
-        seed=_OUTLIER_SEED,
-        processes=processes,
-        name="validation",
-    )
-    return predict(inputs, None, "outliers")
-
-
 def make_rules(
-    validation: Predictions,
-    outliers: Predictions | None,
-    calibration: Predictions,
-    *,
-    target: float,
-    confidence: float,
-    coverage: float,
-    n_draws: int,
-    population: str,
+    predict: BatchPredictor, validation: Predictions, calibration: Predictions, config: RunConfig
 ) -> tuple[SelectiveRule, ConformalRule]:
     """Choose the score on the validation part and the thresholds on the calibration part.
 
-    Flagged images of the calibration part are never accepted, so they count in no risk.
+    With a not-a-digit output, the score is also chosen by synthetic outliers made from the
+    validation part. Flagged images of the calibration part are never accepted, so they count in no
+    risk.
 
     Args:
-        validation: Predictions for the validation part.
-        outliers: Predictions for synthetic outliers; None without a not-a-digit output.
-        calibration: Predictions for the calibration part.
-        target: Largest error rate among the accepted.
-        confidence: Probability with which that holds.
-        coverage: Share of images whose prediction set holds the true class.
-        n_draws: Number of posterior draws of all predictions.
-        population: What the calibration images are.
+        predict: Predicts with the network's draws.
+        validation: Its predictions for the validation part.
+        calibration: Its predictions for the calibration part.
+        config: Settings of the run, with the guarantees of the rules.
     """
+    rules = config.rules
+    outliers = _predict_outliers(predict, validation, config) if config.model.not_a_digit else None
     score = choose_score(validation, outliers)
     selective = SelectiveRule(
         score=score,
         threshold=-1.0,
-        target=target,
-        confidence=confidence,
+        target=rules.target,
+        confidence=rules.confidence,
         n_calibration=len(calibration),
-        n_draws=n_draws,
-        population=population,
+        n_draws=predict.n_draws,
+        population=config.population,
     )
     threshold = selective_threshold(
         ranking_score(calibration, selective),
         calibration.correct,
         acceptance_grid(uncertainty_score(validation.summary, score)),
-        target=target,
-        confidence=confidence,
+        target=rules.target,
+        confidence=rules.confidence,
     )
-    conformal = ConformalRule(
-        coverage,
-        conformal_threshold(calibration.summary.probability, calibration.true_labels, coverage),
-        len(calibration),
+    quantile = conformal_threshold(
+        calibration.summary.probability, calibration.true_labels, rules.coverage
     )
+    conformal = ConformalRule(rules.coverage, quantile, len(calibration))
     return replace(selective, threshold=threshold), conformal
+
+
+def _predict_outliers(
+    predict: BatchPredictor, validation: Predictions, config: RunConfig
+) -> Predictions:
+    n = round(len(validation) * _OUTLIERS_PER_DIGIT)
+    inputs = outlier_inputs(
+        validation.pixels,
+        validation.true_labels,
+        n,
+        seed=_OUTLIER_SEED,
+        processes=config.threads,
+        name="validation",
+    )
+    return predict(inputs, None, "outliers")

@@ -14,7 +14,6 @@ import socket
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +47,7 @@ class Part:
 
     def sha256(self) -> str:
         """Hash of images and classes, for the record of the training data."""
-        sha = hashlib.sha256()
-        sha.update(np.ascontiguousarray(self.images).tobytes())
+        sha = hashlib.sha256(self.images.tobytes())
         sha.update(self.labels.astype("<i8").tobytes())
         return sha.hexdigest()
 
@@ -61,28 +59,6 @@ class Split:
     fit: Part
     validation: Part
     calibration: Part
-
-
-class Source(Protocol):
-    """A data set of single digits."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-    @property
-    def n_validation(self) -> int:
-        """Size of the validation part."""
-
-    @property
-    def n_calibration(self) -> int:
-        """Size of the calibration part."""
-
-    def train(self) -> Part:
-        """The training images, for `split`."""
-
-    def test(self) -> Part:
-        """The test images, for the final table and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -99,23 +75,18 @@ class Mnist:
     n_calibration: int = 8_000
 
     def train(self) -> Part:
-        """The 60,000 training images.
+        """The 60,000 training images, for `split`.
 
         Raises:
             DataNotFoundError: If they are not in `data_dir` and cannot be downloaded.
         """
-        return self._load(train=True)
+        return self._load("train")
 
     def test(self) -> Part:
-        """The 10,000 test images.
+        """The 10,000 test images, for the final table and nothing else; raises as `train`."""
+        return self._load("t10k")
 
-        Raises:
-            DataNotFoundError: If they are not in `data_dir` and cannot be downloaded.
-        """
-        return self._load(train=False)
-
-    def _load(self, *, train: bool) -> Part:
-        prefix = "train" if train else "t10k"
+    def _load(self, prefix: str) -> Part:
         names = (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte")
         raw = self.data_dir / "MNIST" / "raw"
         try:
@@ -164,6 +135,10 @@ class Digits:
         return _take(whole, order[self.n_test :]), _take(whole, order[: self.n_test])
 
 
+Source = Mnist | Digits
+"""A data set of single digits."""
+
+
 def mnist_or_digits(data_dir: Path) -> Source:
     """MNIST or, with a warning, scikit-learn's digits where MNIST is not available.
 
@@ -181,13 +156,15 @@ def mnist_or_digits(data_dir: Path) -> Source:
     return source
 
 
-def split(part: Part, *, n_validation: int, n_calibration: int) -> Split:
+def split(source: Source) -> Split:
     """Split the training images at random, always in the same way.
 
     Raises:
+        DataNotFoundError: If they are not on disk and cannot be downloaded.
         ValueError: If nothing would be left to fit.
     """
-    held_out = n_validation + n_calibration
+    part, n_validation = source.train(), source.n_validation
+    held_out = n_validation + source.n_calibration
     if held_out >= len(part):
         raise ValueError(f"{len(part)} images are too few to hold out {held_out}")
     order = _permutation(len(part), stream=0)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from model.preprocessing.normalize import DigitImage, open_array
 from training.data.datasets import Part
-from training.data.parallel import CHUNK, parallel_map
+from training.data.parallel import parallel_map
 from training.distributed import SINGLE_PROCESS, World
 
 
@@ -44,16 +44,6 @@ def preprocess(
         processes: How many worker processes to use.
         world: The processes that share the work; each gets all results.
     """
-    images = parallel_map(
-        _preprocess_chunk,
-        [part.images[start : start + CHUNK] for start in range(0, len(part), CHUNK)],
-        total=len(part),
-        processes=processes,
-        title=f"preprocessing {name}",
-        world=world,
-    )
-    return Inputs.of(images)
-
-
-def _preprocess_chunk(images: NDArray[np.uint8] | NDArray[np.float32]) -> list[DigitImage]:
-    return [open_array(image) for image in images]
+    title = f"preprocessing {name}"
+    images = list(part.images)
+    return Inputs.of(parallel_map(open_array, images, title, processes=processes, world=world))

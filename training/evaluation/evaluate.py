@@ -117,9 +117,7 @@ def _predict_part(
     if name == "test":
         part = source.test()
     else:
-        parts = split(
-            source.train(), n_validation=source.n_validation, n_calibration=source.n_calibration
-        )
+        parts = split(source)
         part = parts.calibration if name == "calibration" else parts.validation
     part = part.first(limit)
     inputs = preprocess(part, name, processes=processes)

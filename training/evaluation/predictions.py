@@ -1,6 +1,5 @@
 """Predictions for many images at once."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -10,6 +9,7 @@ from tqdm import tqdm
 from model.engines.engine import Engine
 from model.uncertainty import PredictiveSummary, draw_probabilities, summarise
 from training.data.preprocess import Inputs
+from training.interruption import check_interrupted
 
 LEVEL = 0.95
 """Mass of the credible intervals of all predictions."""
@@ -66,12 +66,10 @@ class BatchPredictor:
     Attributes:
         engine: Computes the networks.
         n_draws: Number of posterior draws.
-        check_interrupted: Called after each batch; may raise to stop.
     """
 
     engine: Engine
     n_draws: int
-    check_interrupted: Callable[[], None] = lambda: None
 
     def __call__(self, inputs: Inputs, labels: NDArray[np.int64] | None, name: str) -> Predictions:
         """The predictions for preprocessed images.
@@ -90,7 +88,7 @@ class BatchPredictor:
                 logits = self.engine.logits(batch, self.n_draws)
                 drawn = draw_probabilities(logits, self.engine.n_classes)
                 parts.append(summarise(drawn.classes, LEVEL, drawn.not_a_digit))
-                self.check_interrupted()
+                check_interrupted()
                 bar.update(len(batch))
         joined = {
             field.name: np.concatenate([getattr(part, field.name) for part in parts])

@@ -10,6 +10,7 @@ from PIL import Image
 
 from model.decision import SelectiveRule
 from training.data.datasets import Part
+from training.data.parallel import stream
 from training.data.preprocess import Inputs, preprocess
 from training.evaluation.corruptions import KINDS, corrupt
 from training.evaluation.metrics import error_rate, nll
@@ -133,7 +134,7 @@ def corruption_sweep(
         images = preprocess(Part(images, labels), "digits", processes=processes).pixels
     metrics = {}
     for number, kind in enumerate(KINDS):
-        rng = np.random.Generator(np.random.Philox(key=np.array([number, 0], np.uint64)))
+        rng = stream(number, 0)
         corrupted = Part(np.stack([corrupt(image, kind, rng) for image in images]), labels)
         name = kind.replace("_", " ")
         predictions = predict(preprocess(corrupted, name, processes=processes), labels, name)

@@ -83,6 +83,25 @@ class FitConfig:
     hard_share: float = 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """The fit part as tensors, all images floats in [0, 1].
+
+    Attributes:
+        images: The digits (N, 1, 28, 28).
+        labels: Their classes (N,), int64.
+        renderings: A rendering of each digit (N, 1, 28, 28), needed if `FitConfig.imitated` is not
+            0. They are an augmentation: N stays the number of images.
+        outliers: Images of no class (M, 1, 28, 28), needed if the network has that outcome. They do
+            not count in N.
+    """
+
+    images: Tensor
+    labels: Tensor
+    renderings: Tensor | None = None
+    outliers: Tensor | None = None
+
+
 class Step(NamedTuple):
     """Terms of one step in nats: NLL of the classes, KL of all weights, NLL of digit or not."""
 
@@ -111,14 +130,11 @@ class EpochSummary:
 
 
 def learning_rate_factor(progress: float, warmup: float) -> float:
-    """Learning rate schedule: linear warmup, then cosine decay to 0.
+    """Factor of the largest learning rate: linear warmup, then cosine decay to 0.
 
     Args:
         progress: Share of all steps done, in [0, 1].
         warmup: Share of warmup steps, in [0, 1).
-
-    Returns:
-        The factor of the largest learning rate, in [0, 1].
     """
     if progress < warmup:
         return progress / warmup
@@ -136,13 +152,7 @@ class Fitter(Generic[N]):
     Args:
         network: The network, on its device.
         config: Settings of the fit.
-        images: The fit part (N, 1, H, W), float in [0, 1].
-        labels: Its classes (N,), int64.
-        device: The device of the fit.
-        renderings: A rendering of each image (N, 1, 28, 28), needed if `config.imitated` is not 0.
-            They are an augmentation: N stays the number of images.
-        outliers: Images of no class (M, 1, 28, 28), float in [0, 1], needed if the network has that
-            outcome. They do not count in N.
+        data: The training set; the fit moves it to the network's device.
         world: The processes that fit together. All get equal arguments, and each computes its
             shard of every batch.
 
@@ -155,20 +165,17 @@ class Fitter(Generic[N]):
         self,
         network: N,
         config: FitConfig,
-        images: Tensor,
-        labels: Tensor,
-        device: torch.device,
+        data: TrainingSet,
         *,
-        renderings: Tensor | None = None,
-        outliers: Tensor | None = None,
         world: World = SINGLE_PROCESS,
     ) -> None:
         has_outliers = network.config.not_a_digit
+        renderings, outliers = data.renderings, data.outliers
         if has_outliers and (outliers is None or not config.non_digits):
             raise ValueError('the outcome "not a digit" needs outliers to be fitted')
-        if config.imitated and (renderings is None or renderings.shape != images.shape):
+        if config.imitated and (renderings is None or renderings.shape != data.images.shape):
             raise ValueError("a rendering of each image is needed")
-        smallest = (len(labels) - 1) % config.batch_size + 1
+        smallest = (len(data.labels) - 1) % config.batch_size + 1
         if world.size > min(smallest, config.non_digits if has_outliers else smallest):
             raise ValueError(
                 f"{world.size} ranks are too many for the last batch of {smallest} images"
@@ -178,15 +185,15 @@ class Fitter(Generic[N]):
         self.config = config
         self.world = world
         self.epoch = 0
-        self._images, self._labels = images.to(device), labels.to(device)
+        parameters = [parameter for _, parameter in network.named_parameters()]
+        device = parameters[0].device
+        self._images, self._labels = data.images.to(device), data.labels.to(device)
         self._renderings = renderings.to(device) if renderings is not None else None
         self._outliers = outliers.to(device) if has_outliers and outliers is not None else None
         # The hardness of an outlier that has not been drawn is the NLL of a uniform prediction.
-        self._hardness = torch.full(
-            (0 if self._outliers is None else len(self._outliers),),
-            math.log(network.config.n_outputs),
-            device=device,
-        )
+        n_outliers = 0 if self._outliers is None else len(self._outliers)
+        unseen = math.log(network.config.n_outputs)
+        self._hardness = torch.full((n_outliers,), unseen, device=device)
         # One generator for what all ranks decide alike, one for each rank's own images.
         self._generator = torch.Generator(device).manual_seed(config.seed)
         self._own = self._generator if world.size == 1 else torch.Generator(device)
@@ -194,17 +201,13 @@ class Fitter(Generic[N]):
             network,
             beta=config.beta,
             outlier_weight=config.non_digit_weight,
-            n_train=len(labels),
+            n_train=self.n_train,
         )
         if world.size > 1:
             self._objective = DistributedDataParallel(
                 self._objective, device_ids=[device] if device.type == "cuda" else None
             )
-        self._optimizer = torch.optim.Adam(
-            [parameter for _, parameter in network.named_parameters()],
-            lr=config.learning_rate,
-            fused=True,
-        )
+        self._optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)
 
     @property
     def n_train(self) -> int:
@@ -252,8 +255,7 @@ class Fitter(Generic[N]):
         }
         for name, parameter in self.network.named_parameters():
             tensors[f"parameter.{name}"] = parameter.detach().cpu()
-            moments = self._optimizer.state.get(parameter, {})
-            for key, value in moments.items():
+            for key, value in self._optimizer.state.get(parameter, {}).items():
                 tensors[f"adam.{key}.{name}"] = value.detach().cpu()
         return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
@@ -272,12 +274,10 @@ class Fitter(Generic[N]):
                 )
             with torch.no_grad():
                 parameter.copy_(saved)
-            moments = {
-                key: state[f"adam.{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")
-            }
+            devices = {"step": "cpu", "exp_avg": parameter.device, "exp_avg_sq": parameter.device}
             self._optimizer.state[parameter] = {
-                key: value.clone() if key == "step" else value.to(parameter.device, copy=True)
-                for key, value in moments.items()
+                key: state[f"adam.{key}.{name}"].to(device, copy=True)
+                for key, device in devices.items()
             }
         if state["hardness"].shape != self._hardness.shape:
             raise ValueError(
@@ -321,13 +321,9 @@ class Fitter(Generic[N]):
         *,
         n_digits: int | None = None,
     ) -> Step:
-        """Run one step on this rank's digits and outliers.
+        """Run one step on this rank's digits and outliers, given by their indices.
 
-        Args:
-            images: The digits (B, 1, H, W).
-            labels: Their classes (B,).
-            outliers: Indices of the outliers (M,).
-            n_digits: |B|, the number of digits on all ranks; as many as here if None.
+        `n_digits` is |B|, the number of digits on all ranks; as many as here if None.
         """
         if outliers is not None and self._outliers is not None:
             images = torch.cat([images, self._outliers[outliers]])
@@ -380,18 +376,7 @@ def correct_prior_shift(
     return moved
 
 
-def new_network(
-    model_config: ModelConfig, config: FitConfig, device: torch.device | None = None
-) -> BayesianCNN:
-    """The initial network of a fit.
-
-    Args:
-        model_config: Architecture and prior.
-        config: Settings of the fit: its seed and initial scale.
-        device: The network's device; the CPU if None. The initial means do not depend on it.
-    """
-    return BayesianCNN(
-        model_config,
-        initial_scale=config.initial_scale,
-        generator=torch.Generator().manual_seed(config.seed),
-    ).to(device or torch.device("cpu"))
+def new_network(model_config: ModelConfig, config: FitConfig) -> BayesianCNN:
+    """The initial network of a fit, on the CPU; its seed decides the means."""
+    generator = torch.Generator().manual_seed(config.seed)
+    return BayesianCNN(model_config, initial_scale=config.initial_scale, generator=generator)

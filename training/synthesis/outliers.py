@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from scipy.ndimage import gaussian_filter
 
 from model.preprocessing.normalize import DigitImage, open_array
-from training.data.parallel import CHUNK, parallel_map
+from training.data.parallel import parallel_map, stream
 from training.data.preprocess import Inputs
 from training.distributed import SINGLE_PROCESS, World
 
@@ -24,6 +24,7 @@ _Pixels = NDArray[np.uint8]
 _Labels = NDArray[np.int64]
 _Points = NDArray[np.float64]
 
+_CHUNK = 250  # outliers that take their pieces from the same digits
 _MAX_CORRELATION = 0.89  # an outlier that correlates more with a digit may be one
 _N_COMPARED = 20_000  # digits that each outlier is compared with
 _SERIF = 0.6  # probability of a serif at a stroke's end
@@ -38,7 +39,6 @@ def outlier_inputs(
     *,
     seed: int,
     processes: int = 1,
-    check_interrupted: Callable[[], None] = lambda: None,
     name: str = "images",
     world: World = SINGLE_PROCESS,
 ) -> Inputs:
@@ -53,25 +53,16 @@ def outlier_inputs(
         n: How many to draw.
         seed: Seed of everything; nothing else decides the result.
         processes: How many worker processes to use.
-        check_interrupted: Called after each chunk; may raise to stop.
         name: Name of the digits on the progress bar.
         world: The processes that share the work; each gets all results.
     """
     tasks = []
-    for start in range(0, n, CHUNK):
-        rng = np.random.Generator(np.random.Philox(key=np.array([seed, n + start], np.uint64)))
-        pieces = rng.integers(len(digits), size=2 * CHUNK)
-        tasks.append((digits[pieces], labels[pieces], seed, start, min(start + CHUNK, n)))
-    images = parallel_map(
-        _draw_chunk,
-        tasks,
-        total=n,
-        processes=processes,
-        check_interrupted=check_interrupted,
-        title=f"drawing outliers for {name}",
-        world=world,
-    )
-    inputs = Inputs.of(images)
+    for start in range(0, n, _CHUNK):
+        pieces = stream(seed, n + start).integers(len(digits), size=2 * _CHUNK)
+        chosen = (digits[pieces], labels[pieces])
+        tasks += [(*chosen, seed, i) for i in range(start, min(start + _CHUNK, n))]
+    title = f"drawing outliers for {name}"
+    inputs = Inputs.of(parallel_map(_draw_one, tasks, title, processes=processes, world=world))
     kept = _max_correlation(inputs.pixels, digits[:_N_COMPARED]) < _MAX_CORRELATION
     kept &= inputs.pixels.any(axis=(1, 2))
     return Inputs(inputs.pixels[kept], inputs.flagged[kept])
@@ -101,22 +92,18 @@ def draw_outlier(
     raise ValueError(f"unknown family {family!r}; known are {', '.join(FAMILIES)}")
 
 
-def _draw_chunk(task: tuple[_Pixels, _Labels, int, int, int]) -> list[DigitImage]:
-    digits, labels, seed, start, end = task
-    images = []
-    for i in range(start, end):
-        rng = np.random.Generator(np.random.Philox(key=np.array([seed, i], np.uint64)))
-        family = FAMILIES[i % len(FAMILIES)]
-        images.append(open_array(draw_outlier(family, digits, labels, rng)))
-    return images
+def _draw_one(task: tuple[_Pixels, _Labels, int, int]) -> DigitImage:
+    digits, labels, seed, i = task
+    family = FAMILIES[i % len(FAMILIES)]
+    return open_array(draw_outlier(family, digits, labels, stream(seed, i)))
 
 
 def _max_correlation(images: _Pixels, digits: _Pixels) -> NDArray[np.float32]:
     """Correlation of each blurred image with the digit that it resembles most (N,)."""
     known = _blurred(digits).T
     parts = [
-        (_blurred(images[start : start + CHUNK]) @ known).max(axis=1)
-        for start in range(0, len(images), CHUNK)
+        (_blurred(images[start : start + _CHUNK]) @ known).max(axis=1)
+        for start in range(0, len(images), _CHUNK)
     ]
     return np.concatenate(parts)
 
@@ -126,9 +113,8 @@ def _blurred(images: _Pixels) -> NDArray[np.float32]:
     soft = gaussian_filter(images.astype(np.float32), (0, 1, 1))
     small = soft.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(len(images), -1)
     small -= small.mean(axis=1, keepdims=True)
-    result: NDArray[np.float32] = small / np.maximum(
-        np.linalg.norm(small, axis=1, keepdims=True), 1e-6
-    )
+    length = np.linalg.norm(small, axis=1, keepdims=True)
+    result: NDArray[np.float32] = small / np.maximum(length, 1e-6)
     return result
 
 
@@ -143,9 +129,8 @@ def _glyph(rng: np.random.Generator) -> _Pixels:
     serif = rng.random() < 0.35
     strokes, here = [], int(rng.integers(len(nodes)))
     for _ in range(int(rng.integers(3, 8))):
-        near = np.argsort(
-            np.linalg.norm(nodes - nodes[here], axis=1) + rng.exponential(15, len(nodes))
-        )
+        distance = np.linalg.norm(nodes - nodes[here], axis=1) + rng.exponential(15, len(nodes))
+        near = np.argsort(distance)
         there = int(near[near != here][0])
         start, end = nodes[here], nodes[there]
         if rng.random() < 0.35:
@@ -155,18 +140,11 @@ def _glyph(rng: np.random.Generator) -> _Pixels:
             strokes.append(np.stack([start, end]))
         here = there if rng.random() < 0.75 else int(rng.integers(len(nodes)))
     if serif:
-        length = rng.uniform(0.8, 1.8) * pen
-        serifs = []
-        for stroke in strokes:
-            serifs += [
-                tip + np.array([[-length, 0], [length, 0]])
-                for tip in (stroke[0], stroke[-1])
-                if rng.random() < _SERIF
-            ]
-        strokes += serifs
-    return _draw_strokes(
-        strokes, pen, rng, contrast=rng.choice([0.0, 0.5]), round_pen=rng.random() < 0.5
-    )
+        bar = np.array([[-1, 0], [1, 0]]) * (rng.uniform(0.8, 1.8) * pen)
+        tips = [tip for stroke in strokes for tip in (stroke[0], stroke[-1])]
+        strokes += [tip + bar for tip in tips if rng.random() < _SERIF]
+    contrast, round_pen = rng.choice([0.0, 0.5]), rng.random() < 0.5
+    return _draw_strokes(strokes, pen, rng, contrast=contrast, round_pen=round_pen)
 
 
 def _script(rng: np.random.Generator) -> _Pixels:
@@ -191,9 +169,7 @@ def _stroke(rng: np.random.Generator) -> _Pixels:
         knots -= (knots.max(axis=0) + knots.min(axis=0)) / 2
         knots *= rng.uniform(24, 38) / max(float(np.abs(knots).max()), 1.0)
         strokes.append(_spline(knots + rng.uniform(-8, 8, 2)))
-    return _draw_strokes(
-        strokes, float(rng.uniform(3, 13)), rng, contrast=float(rng.uniform(0, 0.6))
-    )
+    return _draw_strokes(strokes, rng.uniform(3, 13), rng, contrast=rng.uniform(0, 0.6))
 
 
 def _scribble(rng: np.random.Generator) -> _Pixels:
@@ -254,10 +230,8 @@ def _texture(rng: np.random.Generator) -> _Pixels:
     elif which == 2:
         field = 0.5 + 0.5 * np.sin(2 * math.pi * across + rng.uniform(0, 6))
         if rng.random() < 0.5:
-            field = field * (
-                0.5
-                + 0.5 * np.sin(2 * math.pi * (math.sin(angle) * x - math.cos(angle) * y) / period)
-            )
+            along = math.sin(angle) * x - math.cos(angle) * y
+            field = field * (0.5 + 0.5 * np.sin(2 * math.pi * along / period))
         field = np.where(field > 0.5, 1.0, 0.0) if rng.random() < 0.5 else field
     elif which == 3:
         grain = int(rng.choice([1, 2, 4, 8]))
@@ -310,23 +284,19 @@ def _overlaid(digits: _Pixels, labels: _Labels, rng: np.random.Generator) -> _Pi
     least = 9 if 1 in labels[[first, second]] else 5
     dx, dy = int(rng.integers(least, 17)), int(rng.integers(-5, 6))
     sheet[6:34, 4:32] = digits[first]
-    top, left = 6 + dy, 4 + dx
-    part = sheet[top : top + 28, left : left + 28]
+    part = sheet[6 + dy : 34 + dy, 4 + dx : 32 + dx]
     np.maximum(part, digits[second], out=part)
     if rng.random() < 0.3:
-        third = digits[int(rng.integers(len(digits)))]
         part = sheet[6:34, 12:40]
-        np.maximum(part, third, out=part)
+        np.maximum(part, digits[rng.integers(len(digits))], out=part)
     return sheet
 
 
 def _crossed(digits: _Pixels, _labels: _Labels, rng: np.random.Generator) -> _Pixels:
     """A crossed-out digit."""
-    digit = Image.fromarray(digits[int(rng.integers(len(digits)))]).resize(
-        (84, 84), Image.Resampling.BICUBIC
-    )
+    digit = Image.fromarray(digits[rng.integers(len(digits))])
     sheet = Image.new("L", (_SIDE, _SIDE), 0)
-    sheet.paste(digit, (6, 6))
+    sheet.paste(digit.resize((84, 84), Image.Resampling.BICUBIC), (6, 6))
     strokes = []
     for _ in range(int(rng.integers(2, 6))):
         angle = rng.uniform(0, math.pi)
@@ -334,9 +304,8 @@ def _crossed(digits: _Pixels, _labels: _Labels, rng: np.random.Generator) -> _Pi
         centre = rng.uniform(-16, 16, 2)
         knots = np.stack([centre - along, centre + rng.normal(0, 4, 2), centre + along])
         strokes.append(_spline(knots))
-    result: _Pixels = np.maximum(
-        np.asarray(sheet), _draw_strokes(strokes, float(rng.uniform(4, 10)), rng)
-    )
+    crossing = _draw_strokes(strokes, rng.uniform(4, 10), rng)
+    result: _Pixels = np.maximum(np.asarray(sheet), crossing)
     return result
 
 
@@ -413,14 +382,9 @@ def _draw_strokes(
     contrast: float = 0.0,
     round_pen: bool = True,
 ) -> _Pixels:
-    """Draw strokes around the centre of the sheet.
+    """Draw strokes, each of points (n, 2), around the centre of the sheet.
 
-    Args:
-        strokes: Points (n, 2) of each.
-        pen: Width in pixels.
-        rng: Source of randomness.
-        contrast: How much thinner strokes along the nib's direction are, from 0 to 1.
-        round_pen: Whether strokes have round ends.
+    With `contrast`, from 0 to 1, strokes along the nib's direction are thinner than the pen.
     """
     sheet = Image.new("L", (_SIDE, _SIDE), 0)
     draw = ImageDraw.Draw(sheet)

@@ -9,7 +9,6 @@ The renderer draws everything itself and needs no other images.
 
 import io
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import mahotas
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from model.preprocessing.normalize import DigitImage, open_image
-from training.data.parallel import CHUNK, parallel_map
+from training.data.parallel import parallel_map, stream
 from training.data.preprocess import Inputs
 from training.distributed import SINGLE_PROCESS, World
 
@@ -99,7 +98,6 @@ def render_inputs(
     *,
     seed: int,
     processes: int = 1,
-    check_interrupted: Callable[[], None] = lambda: None,
     name: str = "images",
     world: World = SINGLE_PROCESS,
 ) -> Inputs:
@@ -109,20 +107,12 @@ def render_inputs(
         digits: Preprocessed digits (N, 28, 28), N at least 1.
         seed: With a digit's index, the seed of its rendering; nothing else decides the result.
         processes: How many worker processes to use.
-        check_interrupted: Called after each chunk; may raise to stop.
         name: Their name on the progress bar.
         world: The processes that share the work; each gets all results.
     """
-    images = parallel_map(
-        _render_chunk,
-        [(digits[start : start + CHUNK], seed, start) for start in range(0, len(digits), CHUNK)],
-        total=len(digits),
-        processes=processes,
-        check_interrupted=check_interrupted,
-        title=f"rendering {name}",
-        world=world,
-    )
-    return Inputs.of(images)
+    tasks = [(digit, seed, i) for i, digit in enumerate(digits)]
+    title = f"rendering {name}"
+    return Inputs.of(parallel_map(_render_one, tasks, title, processes=processes, world=world))
 
 
 def correlation(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -136,15 +126,11 @@ def correlation(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[
     return result
 
 
-def _render_chunk(task: tuple[NDArray[np.uint8], int, int]) -> list[DigitImage]:
-    digits, seed, start = task
-    images = []
-    for i, digit in enumerate(digits, start):
-        rng = np.random.Generator(np.random.Philox(key=np.array([seed, i], np.uint64)))
-        images.append(
-            open_image(render(digit, rng)) if digit.any() else DigitImage(digit, ("no_ink",))
-        )
-    return images
+def _render_one(task: tuple[NDArray[np.uint8], int, int]) -> DigitImage:
+    digit, seed, i = task
+    if not digit.any():
+        return DigitImage(digit, ("no_ink",))
+    return open_image(render(digit, stream(seed, i)))
 
 
 def _warp(digit: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.bool_]:

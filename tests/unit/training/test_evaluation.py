@@ -135,17 +135,20 @@ def test_a_brief_evaluation_is_of_the_parts_alone(predict: BatchPredictor, tmp_p
     assert found.ood == {}
 
 
-def test_known_predictions_are_not_made_again(predict: BatchPredictor, tmp_path: Path) -> None:
+def test_known_predictions_are_not_made_again(
+    predict: BatchPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = evaluate_checkpoint(
         tiny_checkpoint(), predict, RandomDigits(), data_dir=tmp_path, parts=["test"], brief=True
     )
 
-    def refuse() -> None:
+    def refuse(*_: object) -> None:
         raise AssertionError("predicted again")
 
+    monkeypatch.setattr(BatchPredictor, "__call__", refuse)
     again = evaluate_checkpoint(
         tiny_checkpoint(),
-        replace(predict, check_interrupted=refuse),
+        predict,
         RandomDigits(),
         data_dir=tmp_path,
         parts=["test"],

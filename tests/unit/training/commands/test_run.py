@@ -105,7 +105,7 @@ def test_the_checkpoint_records_its_provenance(trained: tuple[Path, str]) -> Non
     provenance = checkpoint.training
     assert provenance["dataset"] == "digits"
     source = FewDigits()
-    parts = split(source.train(), n_validation=60, n_calibration=60)
+    parts = split(source)
     for name, part in vars(parts).items():
         assert provenance["data"][name] == {"n": len(part), "sha256": part.sha256()}
     assert provenance["data"]["test_sha256"] == source.test().sha256()

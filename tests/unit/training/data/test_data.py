@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,24 @@ NAMES = (
 )
 
 
+@dataclass(frozen=True)
+class Numbered:
+    """As many images as asked for, each with its number as pixel and label."""
+
+    n: int
+    n_validation: int = 20
+    n_calibration: int = 30
+
+    def train(self) -> Part:
+        return numbered(self.n)
+
+
 def numbered(n: int) -> Part:
     return Part(np.arange(n, dtype=np.uint8)[:, None, None], np.arange(n, dtype=np.int64))
 
 
 def test_the_parts_are_disjoint_and_together_everything() -> None:
-    parts = split(numbered(100), n_validation=20, n_calibration=30)
+    parts = split(Numbered(100))
     sizes = [len(parts.fit), len(parts.validation), len(parts.calibration)]
     everything = np.concatenate(
         [parts.fit.labels, parts.validation.labels, parts.calibration.labels]
@@ -42,15 +55,14 @@ def test_the_parts_are_disjoint_and_together_everything() -> None:
 
 
 def test_the_division_is_always_the_same_and_not_the_original_order() -> None:
-    first = split(numbered(100), n_validation=20, n_calibration=30)
-    second = split(numbered(100), n_validation=20, n_calibration=30)
+    first, second = split(Numbered(100)), split(Numbered(100))
     assert first.fit.sha256() == second.fit.sha256()
     assert not np.array_equal(np.sort(first.fit.labels), first.fit.labels)
 
 
 def test_too_few_images_to_split_are_refused() -> None:
     with pytest.raises(ValueError, match="too few"):
-        split(numbered(50), n_validation=20, n_calibration=30)
+        split(Numbered(50))
 
 
 def test_a_hash_depends_on_images_and_classes() -> None:

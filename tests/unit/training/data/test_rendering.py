@@ -77,7 +77,7 @@ def test_an_unknown_kind_is_named() -> None:
 def test_a_rendering_depends_on_seed_and_index_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     digits = np.stack([SEVEN, np.zeros_like(SEVEN), SEVEN, SEVEN])
     whole = render_inputs(digits, seed=5)
-    monkeypatch.setattr("training.synthesis.rendering.CHUNK", 2)
+    monkeypatch.setattr("training.data.parallel._CHUNK", 2)
     monkeypatch.setattr("training.data.parallel._MIN_FOR_PROCESSES", 1)
     in_processes = render_inputs(digits, seed=5, processes=2)
     np.testing.assert_array_equal(whole.pixels, in_processes.pixels)
@@ -92,13 +92,11 @@ def test_an_interruption_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.synthesis.rendering.CHUNK", 1)
+    monkeypatch.setattr("training.data.parallel.check_interrupted", interrupt)
     monkeypatch.setattr("training.data.parallel._MIN_FOR_PROCESSES", 1)
     for processes in (1, 2):
         with pytest.raises(KeyboardInterrupt):
-            render_inputs(
-                np.stack([SEVEN] * 4), seed=0, processes=processes, check_interrupted=interrupt
-            )
+            render_inputs(np.stack([SEVEN] * 4), seed=0, processes=processes)
 
 
 def test_correlation_is_that_of_the_pixels() -> None:

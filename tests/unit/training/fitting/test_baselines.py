@@ -11,7 +11,7 @@ from model.engines.onnx_engine import OnnxEngine
 from tests.support.checkpoints import TINY
 from training.baselines.comparison import scale_temperature
 from training.baselines.networks import DeterministicCNN, Members, dropout_members
-from training.fitting.trainer import FitConfig, Fitter
+from training.fitting.trainer import FitConfig, Fitter, TrainingSet
 
 SHAPES = {
     "tiny": replace(TINY, not_a_digit=True),
@@ -78,7 +78,7 @@ def test_the_fitter_of_the_bayesian_network_fits_it() -> None:
     images = torch.rand(48, 1, 28, 28, generator=torch.Generator().manual_seed(1))
     labels = torch.randint(0, 10, (48,), generator=torch.Generator().manual_seed(2))
     settings = FitConfig(epochs=15, batch_size=16, learning_rate=0.02, beta=0.0, augmentation=None)
-    fitter = Fitter(deterministic(TINY), settings, images, labels, torch.device("cpu"))
+    fitter = Fitter(deterministic(TINY), settings, TrainingSet(images, labels))
     first = next(iter(fitter.run_epoch()))
     for _ in range(14):
         last = list(fitter.run_epoch())[-1]

@@ -85,23 +85,20 @@ def test_a_single_process_does_all_the_work() -> None:
     assert SINGLE_PROCESS.shard(torch.arange(5)).tolist() == [0, 1, 2, 3, 4]
     assert SINGLE_PROCESS.all_gather("own") == ["own"]
     assert SINGLE_PROCESS.broadcast("own") == "own"
-    results = parallel_map(_doubled, [[1, 2], [3], [4, 5]], total=5, title="doubling")
-    assert results == [2, 4, 6, 8, 10]
+    assert parallel_map(_doubled, [1, 2, 3], "doubling") == [2, 4, 6]
 
 
 def test_results_of_all_ranks_come_in_the_order_of_the_tasks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    second_rank = [[6]]  # of the second task
+    second_rank = [4, 8]  # of the second and the fourth task
     monkeypatch.setattr(World, "all_gather", lambda _, own: [own, second_rank])
-    found = parallel_map(
-        _doubled, [[1, 2], [3], [4, 5]], total=5, title="doubling", world=World(0, 2)
-    )
+    found = parallel_map(_doubled, [1, 2, 3, 4, 5], "doubling", world=World(0, 2))
     assert found == [2, 4, 6, 8, 10]
 
 
-def _doubled(values: list[int]) -> list[int]:
-    return [2 * value for value in values]
+def _doubled(value: int) -> int:
+    return 2 * value
 
 
 def test_half_an_environment_of_torchrun_is_refused_in_one_line(
