@@ -3,9 +3,8 @@
 Each library is used as its documentation says. Where it offers a choice, the faster one is taken.
 """
 
-import importlib.metadata
-import importlib.util
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import cast
 
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 from model.architecture import ModelConfig
 from model.posterior import Posterior
 
-_DISTRIBUTIONS = ("bayesian-torch", "blitz-bayesian-pytorch", "torchbnn")
 _SCALE = 0.02
 
 
@@ -38,11 +36,8 @@ def bayesian_torch_network(config: ModelConfig, kind: str = "Reparameterization"
     """Build the network with bayesian-torch: `dnn_to_bnn` with the settings of its README.
 
     The forward pass of converted layers computes no KL term: prediction needs none, and training
-    calls `library_kl` once per step.
-
-    Args:
-        config: Architecture.
-        kind: `Reparameterization` (one draw of the weights per pass) or `Flipout`.
+    calls `library_kl` once per step. `kind` is `Reparameterization` (one draw of the weights per
+    pass) or `Flipout`.
     """
     from bayesian_torch.models.dnn_to_bnn import dnn_to_bnn  # noqa: PLC0415 - may be absent
 
@@ -70,17 +65,14 @@ def library_kl(network: nn.Module) -> Tensor:
     return cast(Tensor, get_kl_loss(network))
 
 
-def _flipout(config: ModelConfig) -> nn.Module:
-    return bayesian_torch_network(config, "Flipout")
-
-
 def _blitz(config: ModelConfig) -> nn.Module:
     from blitz.modules import BayesianConv2d, BayesianLinear  # noqa: PLC0415 - may be absent
 
-    def conv(n_in: int, n_out: int, kernel: int) -> nn.Module:
-        return cast(nn.Module, BayesianConv2d(n_in, n_out, (kernel, kernel)))
-
-    return _build(config, conv, BayesianLinear)
+    return _build(
+        config,
+        lambda n_in, n_out, kernel: BayesianConv2d(n_in, n_out, (kernel, kernel)),
+        BayesianLinear,
+    )
 
 
 def _torchbnn(config: ModelConfig) -> nn.Module:
@@ -95,27 +87,11 @@ def _torchbnn(config: ModelConfig) -> nn.Module:
 
 LIBRARIES: dict[str, tuple[str, Callable[[ModelConfig], nn.Module]]] = {
     "bayesian-torch, reparameterised": ("bayesian_torch", bayesian_torch_network),
-    "bayesian-torch, Flipout": ("bayesian_torch", _flipout),
+    "bayesian-torch, Flipout": ("bayesian_torch", partial(bayesian_torch_network, kind="Flipout")),
     "BLiTZ": ("blitz", _blitz),
     "torchbnn": ("torchbnn", _torchbnn),
 }
 """By name in the tables: the module to import and the function that builds the network."""
-
-
-def has(module: str) -> bool:
-    """Whether a module is installed."""
-    return importlib.util.find_spec(module) is not None
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of the installed libraries."""
-    found = {}
-    for name in _DISTRIBUTIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _build(

@@ -1,12 +1,14 @@
 """Command line, tables and JSON results of the benchmarks."""
 
 import argparse
+import contextlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,10 @@ from typing import Any
 Row = Mapping[str, Any]
 
 _ROOT = Path(__file__).parents[2]
-_PACKAGES = ("maybe-neural-network", "numpy", "onnxruntime", "torch", "fastapi", "uvicorn")
+_PACKAGES = (
+    "maybe-neural-network", "numpy", "onnxruntime", "torch", "fastapi", "uvicorn",
+    "bayesian-torch", "blitz-bayesian-pytorch", "torchbnn",
+)  # fmt: skip
 
 
 def make_parser(
@@ -58,7 +63,7 @@ def write_json(path: Path | None, results: Mapping[str, Any]) -> None:
         "cpus": len(os.sched_getaffinity(0)),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": versions(_PACKAGES),
         "commit": _git("rev-parse", "--short", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain")),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -67,17 +72,24 @@ def write_json(path: Path | None, results: Mapping[str, Any]) -> None:
     path.write_text(json.dumps({**environment, **results}, indent=1) + "\n")
 
 
+def has(module: str) -> bool:
+    """Whether a module is installed."""
+    return importlib.util.find_spec(module) is not None
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those packages that are installed."""
+    found = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return str(value)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _cpu_name() -> str:
@@ -89,7 +101,5 @@ def _cpu_name() -> str:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip()
+    command = ["git", "-C", str(_ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

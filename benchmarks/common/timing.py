@@ -15,32 +15,19 @@ _MIN_SAMPLE_S = 0.02  # faster calls are repeated to last so long
 
 @dataclass(frozen=True)
 class Contender:
-    """A call to be timed.
-
-    Attributes:
-        name: Its name in the table.
-        call: The timed function; its argument is the number of draws.
-        threads: CPU threads it uses; PyTorch's thread count is set to it.
-        n_draws: The number of draws to ask for.
-        requests: Requests that one call answers.
-    """
+    """A call to be timed."""
 
     name: str
-    call: Callable[[int], object]
-    threads: int
+    call: Callable[[int], object]  # its argument is the number of draws
+    threads: int  # CPU threads that it uses; PyTorch's thread count is set to it
     n_draws: int = 1
-    requests: int = 1
+    requests: int = 1  # that one call answers
 
 
 def interleaved(contenders: Sequence[Contender], *, rounds: int, title: str) -> list[float]:
     """Return the median seconds per request of each contender.
 
     Each round measures every contender once, in random order.
-
-    Args:
-        contenders: The calls to time.
-        rounds: Measurements of each.
-        title: Text of the progress bar.
     """
     for contender in contenders:
         _measure(contender, 1)  # warm-up

@@ -13,13 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.common.report import Row
-from model import (
-    Posterior,
-    credible_interval,
-    mutual_information,
-    predictive,
-    predictive_entropy,
-)
+from model import Posterior, credible_interval, mutual_information, predictive, predictive_entropy
 from model.engines.onnx_engine import OnnxEngine
 from model.types import Floats
 from model.uncertainty import softmax
@@ -37,22 +31,12 @@ _MEASURES: dict[str, Callable[[Floats], Floats]] = {
 
 
 def error_rows(
-    posterior: Posterior,
-    images: NDArray[np.uint8],
-    *,
-    n_draws: Sequence[int],
-    n_reference: int,
+    posterior: Posterior, images: NDArray[np.uint8], *, n_draws: Sequence[int], n_reference: int
 ) -> list[Row]:
-    """Compute the absolute errors of each measure over images (and classes).
+    """Compute the absolute errors of each measure over images (B, 28, 28) (and classes).
 
     In the rows, `mean` and `largest` are means over the sets. `service's largest` is the largest
     error of the set that the service uses.
-
-    Args:
-        posterior: The posterior.
-        images: The network's inputs (B, 28, 28).
-        n_draws: Numbers of draws S to compare.
-        n_reference: Draws of the reference.
     """
     starts = range(0, n_reference, _MAX_DRAWS)
     sizes = [max(n_draws)] * _SETS + [min(_MAX_DRAWS, n_reference - done) for done in starts]

@@ -12,8 +12,8 @@ import sys
 from typing import Any
 
 from benchmarks.common.images import example_inputs, find_mnist, test_inputs
-from benchmarks.common.networks import LIBRARIES, has, library_versions
-from benchmarks.common.report import format_table, make_parser, write_json
+from benchmarks.common.networks import LIBRARIES
+from benchmarks.common.report import format_table, has, make_parser, write_json
 from benchmarks.inference.monte_carlo import error_rows
 from benchmarks.inference.speed import N_DRAWS, compare, fewer_draws
 from model import Posterior, load_checkpoint
@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--part", choices=["speed", "error"], help="run this part only")
     options = parser.parse_args()
     bundled = load_checkpoint(BUNDLED).posterior
-    results: dict[str, Any] = {"quick": options.quick, "libraries": library_versions()}
+    results: dict[str, Any] = {"quick": options.quick}
     if options.part != "error":
         results["speed"] = _speed(bundled, quick=options.quick)
     if options.part != "speed":
@@ -44,10 +44,7 @@ def main() -> int:
 def _speed(bundled: Posterior, *, quick: bool) -> dict[str, Any]:
     missing = [name for name, (module, _) in LIBRARIES.items() if not has(module)]
     if missing:
-        print(
-            f"skipped, not installed: {'; '.join(missing)}. "
-            "`make peers` makes .venv-peers, which has them."
-        )
+        print(f"skipped, not installed: {'; '.join(missing)} (`make peers`)")
     rounds = _QUICK_ROUNDS if quick else _ROUNDS
     results: dict[str, Any] = {}
     for batch in _BATCHES[:1] if quick else _BATCHES:

@@ -8,8 +8,6 @@ in one run. OpenVINO needs the environment of `make peers`.
 import io
 import sys
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import numpy as np
 import onnx
@@ -17,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.common.images import random_images
-from benchmarks.common.networks import has
-from benchmarks.common.report import Row, format_table, make_parser, write_json
+from benchmarks.common.report import Row, format_table, has, make_parser, write_json
 from benchmarks.common.timing import Contender, interleaved
 from model import Posterior, load_checkpoint
 from model.checkpoint import BUNDLED
@@ -57,7 +54,7 @@ def _compare(posterior: Posterior, batch: int, rounds: int) -> list[Row]:
     }
     exact = softmax(answers["ONNX Runtime, float32", 1](x))
     contenders = [
-        Contender(name, partial(_ignoring_draws, answer, x), threads, _N_DRAWS)
+        Contender(name, lambda _, answer=answer: answer(x), threads, _N_DRAWS)
         for (name, threads), answer in answers.items()
     ]
     seconds = interleaved(contenders, rounds=rounds, title=f"batch of {batch}")
@@ -72,10 +69,6 @@ def _compare(posterior: Posterior, batch: int, rounds: int) -> list[Row]:
         }
         for (name, threads), s in zip(answers, seconds, strict=True)
     ]
-
-
-def _ignoring_draws(answer: Answer, x: Floats, _: int) -> Floats:
-    return answer(x)
 
 
 def _runtimes(posterior: Posterior, threads: int, shape: tuple[int, ...]) -> dict[str, Answer]:
@@ -121,12 +114,10 @@ def _by_openvino(
     core = openvino.Core()
     model = core.read_model(io.BytesIO(graph.SerializeToString()))
     model.reshape(list(shape))  # OpenVINO is fastest with a fixed shape
-    settings: dict[str, Any] = {
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": precision,
-        "NUM_STREAMS": 1,
+    settings = {
+        "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
-    }
+    }  # fmt: skip
     request = core.compile_model(model, "CPU", settings).create_infer_request()
 
     def answer(x: Floats) -> Floats:

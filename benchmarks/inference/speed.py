@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.common.images import random_images
-from benchmarks.common.networks import LIBRARIES, has, posterior_mean_network
-from benchmarks.common.report import Row
+from benchmarks.common.networks import LIBRARIES, posterior_mean_network
+from benchmarks.common.report import Row, has
 from benchmarks.common.timing import Contender, interleaved
 from model.engines.onnx_engine import OnnxEngine
 from model.engines.reference_engine import ReferenceEngine
@@ -33,7 +33,6 @@ _PRODUCT = "matrix product"
 _DETERMINISTIC = "deterministic network, 1 pass"
 
 Images = NDArray[np.uint8]
-Timed = tuple[Contender, float]
 
 
 def compare(posterior: Posterior, batch: int, *, rounds: int, title: str) -> list[Row]:
@@ -44,15 +43,12 @@ def compare(posterior: Posterior, batch: int, *, rounds: int, title: str) -> lis
     deterministic network.
     """
     images = random_images(batch)
-    contenders = [
-        *_products(),
-        *_onnx_engines(posterior, images),
-        *_torch_contenders(posterior, images),
-    ]
+    contenders = _products() + _onnx_engines(posterior, images)
+    contenders += _torch_contenders(posterior, images)
     seconds = interleaved(contenders, rounds=rounds, title=title)
     timed = list(zip(contenders, seconds, strict=True))
     rate = {c.threads: 2 * _SIDE**3 / 1e9 / s for c, s in timed if c.name == _PRODUCT}
-    best: dict[str, Timed] = {}
+    best: dict[str, tuple[Contender, float]] = {}
     for contender, s in timed:
         if contender.name != _PRODUCT and s < best.get(contender.name, (contender, np.inf))[1]:
             best[contender.name] = contender, s
@@ -91,17 +87,12 @@ def fewer_draws(posterior: Posterior, *, rounds: int, title: str) -> list[Row]:
         contenders += [Contender(f"{n} draws", call, threads, n) for n in (*_FEWER, N_DRAWS)]
     seconds = interleaved(contenders, rounds=rounds, title=title)
     taken = {(c.n_draws, c.threads): s for c, s in zip(contenders, seconds, strict=True)}
-    rows: list[Row] = []
-    for n in (*_FEWER, N_DRAWS):
-        row: dict[str, Any] = {"draws": n, "share of draws": n / N_DRAWS}
-        for threads in _thread_counts():
-            share = taken[n, threads] / taken[N_DRAWS, threads]
-            row |= {
-                f"ms, threads={threads}": taken[n, threads] * 1e3,
-                f"share, threads={threads}": share,
-            }
-        rows.append(row)
-    return rows
+    return [
+        {"draws": n, "share of draws": n / N_DRAWS}
+        | {f"ms, threads={t}": taken[n, t] * 1e3 for t in _thread_counts()}
+        | {f"share, threads={t}": taken[n, t] / taken[N_DRAWS, t] for t in _thread_counts()}
+        for n in (*_FEWER, N_DRAWS)
+    ]
 
 
 def _thread_counts() -> tuple[int, ...]:
@@ -122,11 +113,8 @@ def _onnx_engines(posterior: Posterior, images: Images) -> list[Contender]:
         name = f"ONNX engine, {threads} thread{'s' * (threads > 1)}"
         found.append(Contender(name, partial(engine.logits, images), threads, N_DRAWS))
         if threads == 1 and len(_thread_counts()) > 1:
-            workers = Contender(
-                "ONNX engine, 2 worker threads", _two_workers(engine, images),
-                threads=2, n_draws=N_DRAWS, requests=2 * _CALLS_PER_WORKER,
-            )  # fmt: skip
-            found.append(workers)
+            name, call = "ONNX engine, 2 worker threads", _two_workers(engine, images)
+            found.append(Contender(name, call, 2, N_DRAWS, requests=2 * _CALLS_PER_WORKER))
     return found
 
 

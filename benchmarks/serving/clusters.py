@@ -5,9 +5,7 @@ stands before them. All listen on the loopback interface.
 """
 
 import contextlib
-import importlib.util
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -49,26 +47,11 @@ http {{
 """
 
 
-def has_nginx() -> bool:
-    """Whether nginx is installed."""
-    return shutil.which("nginx") is not None
-
-
-def has_ray() -> bool:
-    """Whether this environment has Ray (`make test-ray` makes one that has)."""
-    return importlib.util.find_spec("ray") is not None
-
-
 @contextlib.contextmanager
 def behind_nginx(urls: Sequence[str], folder: Path) -> Iterator[str]:
     """Run nginx, which sends each request to the service with the fewest; yields its URL.
 
-    Args:
-        urls: The services.
-        folder: A temporary folder, made here.
-
-    Raises:
-        TimeoutError: If it is not ready in time.
+    `folder` is a temporary folder, made here.
     """
     folder.mkdir()
     port = free_port()

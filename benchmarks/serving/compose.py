@@ -12,17 +12,11 @@ _ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Compose:
-    """`docker compose` for one project, published on the loopback interface.
-
-    Attributes:
-        project: Its name.
-        folder: The folder with the sources.
-        settings: Variables of docker-compose.yml.
-    """
+    """`docker compose` for one project, published on the loopback interface."""
 
     project: str
-    folder: Path = _ROOT
-    settings: Mapping[str, str] = field(default_factory=dict)
+    folder: Path = _ROOT  # with the sources
+    settings: Mapping[str, str] = field(default_factory=dict)  # variables of docker-compose.yml
 
     def __call__(self, *arguments: str) -> str:
         """Run `docker compose`; returns its output.

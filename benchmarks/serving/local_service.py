@@ -6,9 +6,10 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+import httpx
 
 _ROOT = Path(__file__).parents[2]
 _START_S = 90.0
@@ -22,8 +23,10 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def wait_until_ready(url: str, process: "subprocess.Popen[bytes] | None" = None) -> None:
-    """Wait until `GET /health/ready` below `url` answers 200.
+def wait_until_ready(
+    url: str, process: "subprocess.Popen[bytes] | None" = None, path: str = "/health/ready"
+) -> None:
+    """Wait until `GET path` below `url` answers 200.
 
     Raises:
         TimeoutError: If it does not in time.
@@ -33,10 +36,10 @@ def wait_until_ready(url: str, process: "subprocess.Popen[bytes] | None" = None)
     while time.monotonic() < deadline:
         if process is not None and process.poll() is not None:
             raise RuntimeError(f"{url} ended with exit code {process.returncode}")
-        with contextlib.suppress(OSError):  # HTTP errors included
-            urllib.request.urlopen(f"{url}/health/ready").close()  # noqa: S310 - our own address
+        with contextlib.suppress(httpx.HTTPError):
+            httpx.get(f"{url}{path}", timeout=30).raise_for_status()
             return
-        time.sleep(0.1)
+        time.sleep(0.02)
     raise TimeoutError(f"{url} is not ready after {_START_S:g} s")
 
 

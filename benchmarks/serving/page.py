@@ -60,11 +60,7 @@ def main() -> int:
 
 @contextlib.contextmanager
 def opened_page(**options: Any) -> Iterator[Page]:
-    """Open the page of a service with the bundled model; both stop when the block ends.
-
-    Args:
-        options: Options of the browser window, such as `viewport`.
-    """
+    """Open the page of a service in a window with these options, such as `viewport`."""
     with running_service() as url, sync_playwright() as playwright:
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
         chromium = playwright.chromium.launch(executable_path=_browser(), args=arguments)

@@ -4,14 +4,9 @@ import math
 
 
 def busy_probability(n_servers: int, load: float) -> float:
-    """Probability that a new request finds all servers busy (Erlang's C formula).
+    """Probability that a new request finds all of c servers busy (Erlang's C formula).
 
-    Args:
-        n_servers: Number of servers, c >= 1.
-        load: Offered load a = λS in servers, 0 <= a < c.
-
-    Raises:
-        ValueError: If the load exceeds the servers.
+    The offered load a = λS, in servers, must be less than c.
 
     Source:
         Kleinrock (1975), Queueing Systems I, equation 3.40, computed by the recursion of Erlang's
@@ -36,22 +31,14 @@ def busy_probability(n_servers: int, load: float) -> float:
     return blocked / (1 - load / n_servers * (1 - blocked))
 
 
-def mean_wait(
-    n_servers: int,
-    load: float,
-    service_s: float,
-    *,
-    service_cv2: float = 0.0,
-    arrival_cv2: float = 1.0,
-) -> float:
-    """Mean seconds between arrival and start of service in a G/G/c queue.
+def mean_wait(n_servers: int, load: float, service_s: float, *, service_cv2: float = 0.0) -> float:
+    """Mean seconds between Poisson arrivals and start of service in an M/G/c queue.
 
     Args:
         n_servers: Servers behind one queue.
         load: Offered load in servers.
         service_s: Mean service time.
         service_cv2: Squared coefficient of variation of service times; 0 if all are equal.
-        arrival_cv2: The same of the times between arrivals; 1 for a Poisson process.
 
     Source:
         Allen (1990), Probability, Statistics, and Queueing Theory, section 5.3.5 (approximation of
@@ -71,19 +58,13 @@ def mean_wait(
         0.0889
     """
     exponential = busy_probability(n_servers, load) * service_s / (n_servers - load)
-    return exponential * (arrival_cv2 + service_cv2) / 2
+    return exponential * (1 + service_cv2) / 2
 
 
 def wait_percentile(n_servers: int, load: float, mean_wait_s: float, percent: float) -> float:
-    """Percentile of the wait in seconds.
+    """Percentile of the wait in seconds, from the mean wait of all requests.
 
     The wait of requests that do wait is taken as exponential, which is exact for M/M/c.
-
-    Args:
-        n_servers: Servers behind one queue.
-        load: Offered load in servers.
-        mean_wait_s: Mean wait of all requests.
-        percent: Percentile, below 100.
 
     Examples:
         M/M/1, where P(W > t) = ρ exp(-(1 - ρ) t / S):

@@ -8,14 +8,12 @@ nginx, built by a Docker engine.
 """
 
 import http.client
-import io
 import random
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,18 +24,15 @@ from statistics import fmean, median, quantiles, variance
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
-from PIL import Image
 from tqdm import tqdm
 
-from benchmarks.common.report import Row, format_table, make_parser, write_json
-from benchmarks.serving.clusters import ONE_WORKER, behind_nginx, has_nginx, has_ray, under_ray
+from benchmarks.common.report import Row, format_table, has, make_parser, write_json
+from benchmarks.serving.clusters import ONE_WORKER, behind_nginx, under_ray
 from benchmarks.serving.compose import scaled
 from benchmarks.serving.local_service import running_service
 from benchmarks.serving.queueing import mean_wait, wait_percentile
-from model import open_bytes
+from benchmarks.serving.uploads import EXAMPLE, Upload, example_digit, upload
 
-_EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "seven.png"
 _BATCH = 16  # images of a batch request
 _CLIENTS = 6  # for each worker thread: enough to keep it busy
 _LOADS = (0.5, 0.7, 0.85)  # of the measured throughput
@@ -46,21 +41,16 @@ _UTILISATION = 0.7  # planned for worker threads and proxies
 _PROXIED = "lower bound of requests per second through a proxy"
 _MAX_IDLE_S = 2.0  # less than servers keep an idle connection open
 _PHOTO_BYTES = 2_000_000  # a photograph of a phone
+_HAS_NGINX, _HAS_WRK = shutil.which("nginx") is not None, shutil.which("wrk") is not None
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """Services behind one URL.
-
-    Attributes:
-        url: The URL.
-        workers: Number of worker threads behind it, one in each process.
-        single: Name of the deployment with one process behind the same proxy, to compare with.
-    """
+    """Services behind one URL."""
 
     url: str
-    workers: int = 1
-    single: str | None = None
+    workers: int = 1  # worker threads behind it, one in each process
+    single: str | None = None  # the deployment with one process behind the same proxy
 
 
 @dataclass(frozen=True)
@@ -76,35 +66,6 @@ class Plan:
 _FULL, _QUICK = Plan(), Plan(rounds=1, sequential=10, seconds=2.0, poisson_s=4.0)
 
 
-@dataclass(frozen=True)
-class Request:
-    """A request that is sent many times."""
-
-    path: str
-    content_type: str
-    body: bytes
-
-    def sender(self, url: str) -> Callable[[], bytes]:
-        """Return a function that sends it on one connection; it raises for any status but 200."""
-        target = urlsplit(url)
-        connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=60)
-        headers = {"Content-Type": self.content_type}
-        used = time.monotonic()
-
-        def send() -> bytes:
-            nonlocal used
-            if time.monotonic() - used > _MAX_IDLE_S:
-                connection.close()  # the next request reopens it
-            connection.request("POST", target.path + self.path, self.body, headers)
-            response = connection.getresponse()
-            body, used = response.read(), time.monotonic()
-            if response.status != 200:
-                raise RuntimeError(f"{url} answered {response.status} {body[:200]!r}")
-            return body
-
-        return send
-
-
 Deployments = Mapping[str, Deployment]
 
 
@@ -117,7 +78,7 @@ def main() -> int:
     if options.containers and missing:
         print(f"error: --containers needs {' and '.join(missing)}", file=sys.stderr)
         return 2
-    installed = {"nginx": has_nginx(), "Ray": has_ray(), "wrk": shutil.which("wrk") is not None}
+    installed = {"nginx": _HAS_NGINX, "Ray": has("ray"), "wrk": _HAS_WRK}
     for name in (name for name, found in installed.items() if not found):
         print(f"skipped, not installed: {name}")
     try:
@@ -141,8 +102,9 @@ def _measure(plan: Plan, *, with_containers: bool) -> dict[str, Any]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         deployments = _start(stack, folder, with_containers=with_containers)
-        single, batch = _single(), _batch()
-        answer = single.sender(deployments["a process"].url)()
+        single = upload("/predict", "file", example_digit())
+        batch = upload("/predict/batch", "files", *[EXAMPLE] * _BATCH)
+        answer = _sender(single, deployments["a process"].url)()
         sizes = {"request": len(single.body), "answer": len(answer)}
         report("one image, no other load", _overhead(deployments, single, plan))
         rates = _throughput(deployments, batch, plan)
@@ -164,36 +126,40 @@ def _start(stack: ExitStack, folder: Path, *, with_containers: bool) -> dict[str
             url = stack.enter_context(behind_nginx(services, folder / name.replace(" ", "-")))
             found[name] = Deployment(url, len(services), single=one)
 
-    if has_nginx():
+    if _HAS_NGINX:
         add_behind_nginx("process", "processes", urls)
     if with_containers:
         add_behind_nginx("container", "containers", stack.enter_context(scaled(2, ONE_WORKER)))
-    if has_ray():
+    if has("ray"):
         one, two = stack.enter_context(under_ray((1, 2)))
         found["a replica under Ray"] = Deployment(one)
         found["two under Ray"] = Deployment(two, 2, single="a replica under Ray")
     return found
 
 
-def _single() -> Request:
-    """A request with one digit of 28×28 pixels."""
-    buffer = io.BytesIO()
-    Image.fromarray(open_bytes(_EXAMPLE.read_bytes()).pixels).save(buffer, "PNG")
-    return _upload("/predict", [("file", ("seven.png", buffer.getvalue(), "image/png"))])
+def _sender(request: Upload, url: str) -> Callable[[], bytes]:
+    """Return a function that sends it on one connection; it raises for any status but 200."""
+    target = urlsplit(url)
+    connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=60)
+    headers = {"Content-Type": request.content_type}
+    used = time.monotonic()
+
+    def send() -> bytes:
+        nonlocal used
+        if time.monotonic() - used > _MAX_IDLE_S:
+            connection.close()  # the next request reopens it
+        connection.request("POST", target.path + request.path, request.body, headers)
+        response = connection.getresponse()
+        body, used = response.read(), time.monotonic()
+        if response.status != 200:
+            raise RuntimeError(f"{url} answered {response.status} {body[:200]!r}")
+        return body
+
+    return send
 
 
-def _batch() -> Request:
-    image = ("files", ("seven.png", _EXAMPLE.read_bytes(), "image/png"))
-    return _upload("/predict/batch", [image] * _BATCH)
-
-
-def _upload(path: str, files: list[tuple[str, tuple[str, bytes, str]]]) -> Request:
-    form = httpx.Request("POST", "http://localhost", files=files)
-    return Request(path, form.headers["content-type"], form.read())
-
-
-def _overhead(deployments: Deployments, request: Request, plan: Plan) -> list[Row]:
-    senders = {n: request.sender(d.url) for n, d in deployments.items() if d.workers == 1}
+def _overhead(deployments: Deployments, request: Upload, plan: Plan) -> list[Row]:
+    senders = {n: _sender(request, d.url) for n, d in deployments.items() if d.workers == 1}
     samples: dict[str, list[float]] = {name: [] for name in senders}
     for turn in tqdm(range(plan.rounds + 1), desc="sequential", disable=None, leave=False):
         for name, send in senders.items():
@@ -212,7 +178,7 @@ def _overhead(deployments: Deployments, request: Request, plan: Plan) -> list[Ro
     ]
 
 
-def _throughput(deployments: Deployments, request: Request, plan: Plan) -> dict[str, float]:
+def _throughput(deployments: Deployments, request: Upload, plan: Plan) -> dict[str, float]:
     """Batch requests per second at full load, the median of the rounds."""
     rates: dict[str, list[float]] = {name: [] for name in deployments}
     for turn in tqdm(range(plan.rounds + 1), desc="full load", disable=None, leave=False):
@@ -223,12 +189,12 @@ def _throughput(deployments: Deployments, request: Request, plan: Plan) -> dict[
     return {name: median(measured) for name, measured in rates.items()}
 
 
-def _full_load(request: Request, deployment: Deployment, seconds: float) -> float:
+def _full_load(request: Upload, deployment: Deployment, seconds: float) -> float:
     ends: list[float] = []
     began = time.perf_counter()
 
     def client() -> None:
-        send = request.sender(deployment.url)
+        send = _sender(request, deployment.url)
         while time.perf_counter() - began < seconds:
             send()
             ends.append(time.perf_counter())
@@ -253,7 +219,7 @@ def _throughput_rows(deployments: Deployments, rates: Mapping[str, float]) -> li
 
 
 def _waiting(
-    deployments: Deployments, request: Request, rates: Mapping[str, float], plan: Plan
+    deployments: Deployments, request: Upload, rates: Mapping[str, float], plan: Plan
 ) -> list[Row]:
     """Response times of Poisson arrivals, measured and predicted.
 
@@ -264,7 +230,7 @@ def _waiting(
     # One process behind nginx waits as one process alone does.
     measured = [name for name, each in deployments.items() if each.single != name]
     alone = {
-        name: _times(request.sender(deployments[name].url), plan.sequential) for name in measured
+        name: _times(_sender(request, deployments[name].url), plan.sequential) for name in measured
     }
     turns = [(name, load) for name in measured for load in _LOADS]
     for name, load in tqdm(turns, desc="Poisson arrivals", disable=None, leave=False):
@@ -291,7 +257,7 @@ def _waiting(
 
 
 def _poisson(
-    request: Request, url: str, per_second: float, seconds: float, *, seed: int
+    request: Upload, url: str, per_second: float, seconds: float, *, seed: int
 ) -> list[float]:
     """Send requests at Poisson arrival times; returns seconds from arrival to answer."""
     generator, now = random.Random(seed), 0.0  # noqa: S311
@@ -299,17 +265,12 @@ def _poisson(
     while (now := now + generator.expovariate(per_second)) < seconds:
         arrivals.append(now)
     times: list[float] = []
-    pending = iter(arrivals)
-    lock = threading.Lock()
+    pending = iter(arrivals)  # shared by the clients: the interpreter lock guards each step
     began = time.perf_counter()
 
     def client() -> None:
-        send = request.sender(url)
-        while True:
-            with lock:
-                arrival = next(pending, None)
-            if arrival is None:
-                return
+        send = _sender(request, url)
+        for arrival in pending:
             time.sleep(max(0.0, began + arrival - time.perf_counter()))
             send()
             times.append(time.perf_counter() - began - arrival)
@@ -325,7 +286,7 @@ def _proxied(deployments: Deployments, plan: Plan) -> list[Row]:
     """
     rows: list[Row] = []
     for name, each in deployments.items():
-        if each.workers > 1 or shutil.which("wrk") is None:
+        if each.workers > 1 or not _HAS_WRK:
             continue
         command = ["wrk", "-t1", "-c32", f"-d{max(1, round(plan.seconds))}s"]
         done = subprocess.run(
@@ -333,9 +294,8 @@ def _proxied(deployments: Deployments, plan: Plan) -> list[Row]:
         )
         if "Non-2xx" in done.stdout:
             raise RuntimeError(f"{name} rejects requests: {done.stdout}")
-        rows.append(
-            {"": name, "requests/s": float(re.findall(r"/sec:\s+([\d.]+)", done.stdout)[0])}
-        )
+        (rate,) = re.findall(r"Requests/sec:\s+([\d.]+)", done.stdout)
+        rows.append({"": name, "requests/s": float(rate)})
     return rows
 
 
@@ -378,8 +338,7 @@ def _times(send: Callable[[], object], n: int) -> list[float]:
 def _in_threads(client: Callable[[], None], n: int) -> None:
     """Run `n` clients at once; an exception of one is raised."""
     with ThreadPoolExecutor(n) as pool:
-        for done in [pool.submit(client) for _ in range(n)]:
-            done.result()
+        list(pool.map(lambda _: client(), range(n)))
 
 
 if __name__ == "__main__":

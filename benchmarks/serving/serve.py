@@ -7,6 +7,7 @@ Each peer runs in the fastest of the configurations that its documents recommend
 their rows are skipped.
 """
 
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,18 +17,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from PIL import Image
 from tqdm import tqdm
 
-from benchmarks.common.report import make_parser, write_json
+from benchmarks.common.report import make_parser, versions, write_json
 from benchmarks.serving.peers import tables
 from benchmarks.serving.peers.contenders import CONTENDERS, OURS, Contender, Variant
 from benchmarks.serving.peers.engine_cost import engine_costs
 from benchmarks.serving.peers.load import Load, Round
 from benchmarks.serving.peers.processes import Server, ServerError, start
-from model import open_bytes
 
-_EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "seven.png"
 _IDLE_CPUS = 0.05  # a server that uses more while idle would disturb the others
 _MAX_ROUND_S = 20.0
 
@@ -59,15 +57,8 @@ def main() -> int:
         help="measure these servers only: %(choices)s",
     )  # fmt: skip
     options = parser.parse_args()
-    if not Load.is_available():
-        print(
-            "error: wrk is not installed; `apt-get install wrk` on Debian and Ubuntu, `brew "
-            "install wrk` on macOS",
-            file=sys.stderr,
-        )
-        return 2
-    if sys.platform != "linux":
-        print("error: memory is measured as PSS, which only Linux has", file=sys.stderr)
+    if sys.platform != "linux" or shutil.which("wrk") is None:
+        print("error: needs wrk (`apt-get install wrk`) and Linux, for PSS memory", file=sys.stderr)
         return 2
     plan = _QUICK if options.quick else _FULL
     if options.seconds:
@@ -98,15 +89,12 @@ class _Benchmark:
     def __init__(self, plan: Plan, folder: Path) -> None:
         self._plan = plan
         self._folder = folder
-        # The network's input of an example, as a PNG of 28×28 pixels.
-        self._image = folder / "seven.png"
-        Image.fromarray(open_bytes(_EXAMPLE.read_bytes()).pixels).save(self._image, "PNG")
-        self._load = Load(self._image, folder)
+        self._load = Load(folder)
 
     def run(self, contenders: Sequence[Contender]) -> dict[str, Any]:
         """Measure all contenders."""
         repeats = self._plan.engine_repeats
-        before = engine_costs(self._image, repeats)
+        before = engine_costs(repeats)
         trials = self._try_variants(contenders)
         with ExitStack() as stack:
             servers, starts = [], []
@@ -116,12 +104,12 @@ class _Benchmark:
                 servers.append(server)
                 starts.append(row)
             rounds = self._interleave(servers)
-        after = engine_costs(self._image, repeats)
+        after = engine_costs(repeats)
         costs = {way: before[way] + after[way] for way in before}
         return {
             "plan": vars(self._plan),
             "interpreters": {c.name: c.python for c in contenders},
-            "peer_versions": tables.peer_versions(),
+            "peer_versions": versions(tables.PEERS),
             "trials": trials,
             "starts": starts,
             "rounds": [

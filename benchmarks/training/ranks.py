@@ -5,7 +5,6 @@ starts new processes, as torchrun does.
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -17,12 +16,12 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.common.report import Row, format_table, make_parser, write_json
-from benchmarks.training.steps import endless
+from benchmarks.training.train import endless
 from model.architecture import DIGIT_CNN
 from training.config import PRESETS
 from training.data.datasets import Mnist
 from training.distributed import process_group, world_from_environment
-from training.fitting.trainer import Fitter, new_network
+from training.fitting.trainer import Fitter, TrainingSet, new_network
 
 _CPU = torch.device("cpu")
 _N_TRAIN = 16_384  # images, more than the steps take
@@ -64,22 +63,12 @@ def main() -> int:
 
 def _run(count: int, steps: int) -> float:
     """Return the seconds per step with `count` ranks, each in its own process."""
-    alone = (sys.executable, "-m")
-    together = (*alone, "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m")
-    done = subprocess.run(
-        [
-            *(alone if count == 1 else together),
-            "benchmarks.training.ranks",
-            "--measure",
-            f"--steps={steps}",
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    seconds: float = json.loads(done.stdout)
-    return seconds
+    command = [sys.executable, "-m"]
+    if count > 1:
+        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m"]
+    command += ["benchmarks.training.ranks", "--measure", f"--steps={steps}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return float(subprocess.check_output(command, env=environment))
 
 
 def _measure(steps: int) -> int:
@@ -93,7 +82,8 @@ def _measure(steps: int) -> int:
     config = replace(PRESETS[Mnist.name].fit, imitated=0.0)
     with process_group(world, _CPU):
         network = new_network(DIGIT_CNN, config)
-        fitter = Fitter(network, config, images, labels, _CPU, outliers=outliers, world=world)
+        data = TrainingSet(images, labels, outliers=outliers)
+        fitter = Fitter(network, config, data, world=world)
         run = endless(fitter)
         for _ in range(_WARM_UP):
             next(run)
@@ -102,7 +92,7 @@ def _measure(steps: int) -> int:
             next(run)
         seconds = (time.perf_counter() - began) / steps
         if world.is_main:
-            print(json.dumps(seconds))
+            print(seconds)
         del fitter, run
     return 0
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from model import Classifier, Prediction, load, load_checkpoint, open_bytes
+from model import Classifier, load, load_checkpoint, open_bytes
 from model.checkpoint import BUNDLED
 from model.classifier import DEFAULT_DRAWS, DEFAULT_LEVEL
+from service.api.schemas import predict_response
+from service.model_lifecycle.loading import LoadedModel
 
 # From the environment, because BentoML imports its service in other processes.
 PORT = int(os.environ.get("PEER_PORT", "8000"))
@@ -25,6 +27,7 @@ class Reader:
         loop = ENGINE == "loop"
         self._classifier = _torch_loop() if loop else load(device="cpu", threads=THREADS)
         self._classifier.probabilities(np.zeros((1, 28, 28), np.uint8))  # warm-up
+        self._model = LoadedModel(self._classifier, "shipped")
 
     def answer(self, file: bytes) -> dict[str, Any]:
         """Answer one image file."""
@@ -35,32 +38,10 @@ class Reader:
         images = [open_bytes(file) for file in files]
         levels = [DEFAULT_LEVEL] * len(images)
         predictions = self._classifier.predict_inputs(images, samples=DEFAULT_DRAWS, levels=levels)
-        return [self._body(prediction) for prediction in predictions]
-
-    def _body(self, prediction: Prediction) -> dict[str, Any]:
-        return {
-            "prediction": prediction.prediction,
-            "probability": round(prediction.probability, 6),
-            "decision": prediction.decision,
-            "reasons": list(prediction.reasons),
-            "calibrated": prediction.calibrated,
-            "classes": [_rounded(vars(entry)) for entry in prediction.classes],
-            "not_a_digit": prediction.not_a_digit and _rounded(vars(prediction.not_a_digit)),
-            "uncertainty": {
-                "predictive_entropy": round(prediction.predictive_entropy, 6),
-                "expected_entropy": round(prediction.expected_entropy, 6),
-                "mutual_information": round(prediction.mutual_information, 6),
-            },
-            "prediction_set": list(prediction.prediction_set),
-            "samples": prediction.samples,
-            "level": prediction.level,
-            "model": {
-                "name": self._classifier.checkpoint.name,
-                "version": self._classifier.version,
-            },
-            "preview": None,
-            "draws": None,
-        }
+        return [
+            predict_response(each, self._model, preview=False, draws=False).model_dump()
+            for each in predictions
+        ]
 
 
 def _torch_loop() -> Classifier:
@@ -72,7 +53,3 @@ def _torch_loop() -> Classifier:
     torch.set_num_threads(THREADS)
     checkpoint = load_checkpoint(BUNDLED)
     return Classifier(checkpoint, ReferenceEngine(checkpoint.posterior, n_draws=DEFAULT_DRAWS))
-
-
-def _rounded(fields: dict[str, Any]) -> dict[str, Any]:
-    return {k: round(v, 6) if isinstance(v, float) else v for k, v in fields.items()}

@@ -1,10 +1,11 @@
 """Compared servers and their configurations, of which the fastest is measured."""
 
-import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from benchmarks.common.report import has
 
 _PEERS = "benchmarks.serving.peers"
 _OWN_PYTHON = Path(__file__).parents[3] / ".venv" / "bin" / "python"
@@ -20,43 +21,28 @@ class Variant:
 
 @dataclass(frozen=True)
 class Contender:
-    """A server.
+    """A server."""
 
-    Attributes:
-        key: Its name for `--only`.
-        name: Its name in the tables.
-        variants: Its configurations, the usual winner first.
-        arguments: Arguments of the interpreter; `{port}` is replaced.
-        ready_path: The path that answers 200 once the model is loaded.
-        needs: Modules that it needs.
-        port_setting: The environment variable of its port.
-        python: The interpreter.
-    """
-
-    key: str
-    name: str
-    variants: Sequence[Variant]
-    arguments: Sequence[str]
-    ready_path: str = "/health"
-    needs: Sequence[str] = ()
+    key: str  # its name for `--only`
+    name: str  # its name in the tables
+    variants: Sequence[Variant]  # its configurations, the usual winner first
+    arguments: Sequence[str]  # of the interpreter; `{port}` is replaced
+    ready_path: str = "/health"  # answers 200 once the model is loaded
+    needs: Sequence[str] = ()  # modules
     port_setting: str = "PEER_PORT"
     python: str = sys.executable
 
     def missing(self) -> list[str]:
         """Needed modules that are not installed."""
-        return [name for name in self.needs if importlib.util.find_spec(name) is None]
+        return [name for name in self.needs if not has(name)]
 
 
 def _variant(engine: str, *, workers: int, threads: int, batch: int = 1) -> Variant:
     label = f"{workers} process{'es' * (workers > 1)} × {threads} thread{'s' * (threads > 1)}"
+    settings = {"ENGINE": engine, "WORKERS": workers, "THREADS": threads, "BATCH": batch}
     return Variant(
         label + (f", batches of {batch}" if batch > 1 else ""),
-        {
-            "PEER_ENGINE": engine,
-            "PEER_WORKERS": str(workers),
-            "PEER_THREADS": str(threads),
-            "PEER_BATCH": str(batch),
-        },
+        {f"PEER_{name}": str(value) for name, value in settings.items()},
     )
 
 

@@ -3,31 +3,30 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 
+from benchmarks.serving.uploads import example_digit
 from model import load, open_bytes
 from model.system import granted_cpus
 
 _CALLS = 20  # of each measurement
 
 
-def engine_costs(example: Path, repeats: int) -> dict[str, list[float]]:
+def engine_costs(repeats: int) -> dict[str, list[float]]:
     """Measure CPU milliseconds per image, `repeats` times for each way to call the engine."""
     classifier = load(device="cpu", threads=1)
-    engine, file = classifier.engine, example.read_bytes()
+    engine, n, file = classifier.engine, classifier.engine.n_draws, example_digit()
     one = open_bytes(file).pixels[None]
     eight = np.repeat(one, 8, axis=0)
     cpus = granted_cpus()
     ways: dict[str, tuple[Callable[[], object], int, int]] = {  # call, images, threads
-        "engine, one image": (lambda: engine.logits(one, engine.n_draws), 1, 1),
-        f"engine, one image on each of {cpus} CPUs": (
-            lambda: engine.logits(one, engine.n_draws), 1, cpus,
-        ),
-        "engine, a batch of eight": (lambda: engine.logits(eight, engine.n_draws), 8, 1),
+        "engine, one image": (partial(engine.logits, one, n), 1, 1),
+        f"engine, one image on each of {cpus} CPUs": (partial(engine.logits, one, n), 1, cpus),
+        "engine, a batch of eight": (partial(engine.logits, eight, n), 8, 1),
         "`predict`: preprocessing, engine, summary": (lambda: classifier.predict(file), 1, 1),
-    }  # fmt: skip
+    }
     costs: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(1 + repeats):  # the first round warms up
         for way, (call, images, threads) in ways.items():

@@ -1,22 +1,18 @@
 """Load generator: wrk posts one image over loopback sockets and reports as JSON."""
 
-import io
 import json
 import resource
-import shutil
 import subprocess
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+import httpx
 
 from benchmarks.serving.peers.processes import Server, ServerError, busy_cpu_s
-from model import open_bytes
+from benchmarks.serving.uploads import EXAMPLE, example_digit, upload
 
-_BOUNDARY = "digit-boundary"
-_CONTENT_TYPE = f"multipart/form-data; boundary={_BOUNDARY}"
 _TIMEOUT_S = 60  # longer than any answer takes: a late answer is slow, not an error
 
 _SCRIPT = """
@@ -41,31 +37,18 @@ end
 
 @dataclass(frozen=True)
 class Round:
-    """One round of load on one server.
-
-    Attributes:
-        contender: The server's name.
-        connections: Number of concurrent connections.
-        seconds: Its duration.
-        answered: Requests answered without an error.
-        errors: Answers of status 400 and above, and socket errors.
-        cpu_s: CPU seconds of the server's processes.
-        memory_mb: Their memory at the end.
-        generator_cpus: CPUs that the load generator used.
-        other_cpus: CPUs that neither server nor generator used.
-        latencies: Number of requests by latency in µs.
-    """
+    """One round of load on one server."""
 
     contender: str
     connections: int
     seconds: float
-    answered: int
-    errors: int
-    cpu_s: float
-    memory_mb: float
-    generator_cpus: float
-    other_cpus: float
-    latencies: Counter[int]
+    answered: int  # requests without an error
+    errors: int  # answers of status 400 and above, and socket errors
+    cpu_s: float  # of the server's processes
+    memory_mb: float  # of the same at the end
+    generator_cpus: float  # CPUs that the load generator used
+    other_cpus: float  # CPUs that neither server nor generator used
+    latencies: Counter[int]  # number of requests by latency in µs
 
     @property
     def rate(self) -> float:
@@ -74,27 +57,13 @@ class Round:
 
 
 class Load:
-    """The requests of the benchmark.
+    """The load of the benchmark: the example's 28×28 pixels, from a script in `folder`."""
 
-    Args:
-        example: An image of a seven. `check` posts it; the load posts its 28×28 pixels after
-            preprocessing.
-        folder: A temporary folder for wrk's script.
-    """
-
-    def __init__(self, example: Path, folder: Path) -> None:
-        self._example = example.read_bytes()
-        buffer = io.BytesIO()
-        Image.fromarray(open_bytes(self._example).pixels).save(buffer, "PNG")
-        self._digit = buffer.getvalue()
+    def __init__(self, folder: Path) -> None:
+        self._digit = upload("/predict", "file", example_digit())
         self._script = folder / "load.lua"
-        body = "".join(f"\\{byte:03d}" for byte in _form(self._digit))
-        self._script.write_text(_SCRIPT.format(content_type=_CONTENT_TYPE, body=body))
-
-    @staticmethod
-    def is_available() -> bool:
-        """Whether wrk is installed."""
-        return shutil.which("wrk") is not None
+        body = "".join(f"\\{byte:03d}" for byte in self._digit.body)
+        self._script.write_text(_SCRIPT.format(content_type=self._digit.content_type, body=body))
 
     def check(self, server: Server) -> None:
         """Check that a server answers correctly.
@@ -102,14 +71,18 @@ class Load:
         Raises:
             ServerError: If it does not.
         """
-        for image in (self._example, self._digit):
-            status, body = server.request("POST", "/predict", _form(image), _CONTENT_TYPE)
-            answer = json.loads(body) if status == 200 else {}
+        for sent in (upload("/predict", "file", EXAMPLE), self._digit):
+            headers = {"Content-Type": sent.content_type}
+            response = httpx.post(
+                f"{server.url}{sent.path}", content=sent.body, headers=headers, timeout=30
+            )
+            answer = response.json() if response.status_code == 200 else {}
             if isinstance(answer, list):  # BentoML answers a batch with a list
                 (answer,) = answer
             right = answer.get("prediction") == "7" and answer.get("decision") == "accept"
             if not (right and len(answer["classes"]) == 10 and answer["samples"] == 100):
-                raise ServerError(server.describe(f"answered {status} {body[:500]!r}"))
+                problem = f"answered {response.status_code} {response.content[:500]!r}"
+                raise ServerError(server.describe(problem))
 
     def run(self, server: Server, connections: int, seconds: float) -> Round:
         """Load a server with a number of concurrent connections.
@@ -120,7 +93,7 @@ class Load:
         Raises:
             ServerError: If wrk fails.
         """
-        url = f"http://127.0.0.1:{server.port}/predict"
+        url = f"{server.url}{self._digit.path}"
         command = [
             "wrk", "--threads=1", f"--connections={connections}", f"--timeout={_TIMEOUT_S}s",
             f"--duration={max(1, round(seconds))}s", f"--script={self._script}", url,
@@ -159,15 +132,6 @@ def percentile_ms(latencies: Counter[int], percent: float) -> float:
         if seen >= rank:
             return us / 1000
     return float("nan")
-
-
-def _form(image: bytes) -> bytes:
-    head = (
-        f"--{_BOUNDARY}\r\n"
-        'Content-Disposition: form-data; name="file"; filename="digit.png"\r\n'
-        "Content-Type: image/png\r\n\r\n"
-    )
-    return head.encode() + image + f"\r\n--{_BOUNDARY}--\r\n".encode()
 
 
 def _children_s() -> float:

@@ -1,7 +1,6 @@
 """Server processes: start, stop, CPU and memory of the whole process tree."""
 
 import contextlib
-import http.client
 import os
 import subprocess
 import tempfile
@@ -11,11 +10,10 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.serving.local_service import free_port
+from benchmarks.serving.local_service import free_port, wait_until_ready
 from benchmarks.serving.peers.contenders import Contender, Variant
 
 _ROOT = Path(__file__).parents[3]
-_START_S = 90
 _STOP_S = 10
 _BUSY_CPUS = 0.5  # some servers use less while they poll for work
 
@@ -26,26 +24,15 @@ class ServerError(RuntimeError):
 
 @dataclass
 class Server:
-    """A running server.
-
-    Attributes:
-        contender: What it is.
-        variant: Its configuration.
-        port: Its port on the loopback interface.
-        log: The file with its output.
-        process: Its first process.
-        start_s: Seconds from start to readiness.
-        idle_cpus: CPUs that it uses while idle, once measured.
-        stopped: Whether `stop` was called.
-    """
+    """A running server."""
 
     contender: Contender
     variant: Variant
-    port: int
-    log: Path
-    process: subprocess.Popen[bytes]
-    start_s: float = 0.0
-    idle_cpus: float = 0.0
+    url: str
+    log: Path  # the file with its output
+    process: subprocess.Popen[bytes]  # its first process
+    start_s: float = 0.0  # from start to readiness
+    idle_cpus: float = 0.0  # CPUs that it uses while idle, once measured
     stopped: bool = False
 
     def cpu_s(self) -> float:
@@ -79,30 +66,6 @@ class Server:
             if self.cpu_s() - before < _BUSY_CPUS * step:
                 return
 
-    def request(
-        self, method: str, path: str, body: bytes = b"", content_type: str = ""
-    ) -> tuple[int, bytes]:
-        """Send one request; returns status and body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        with contextlib.closing(connection):
-            connection.request(method, path, body, {"Content-Type": content_type})
-            response = connection.getresponse()
-            return response.status, response.read()
-
-    def wait_until_ready(self, deadline: float) -> None:
-        """Wait until its readiness path answers 200.
-
-        Raises:
-            ServerError: If it ends first, or is not ready by the deadline.
-        """
-        while True:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                if self.request("GET", self.contender.ready_path)[0] == http.HTTPStatus.OK:
-                    return
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise ServerError(self.describe("did not start"))
-            time.sleep(0.02)
-
     def describe(self, problem: str) -> str:
         """A message with the server's name, the problem and the end of its log."""
         log = self.log.read_text(errors="replace")[-2000:]
@@ -131,12 +94,7 @@ class Server:
 
 
 def start(contender: Contender, variant: Variant, folder: Path) -> Server:
-    """Start a server and wait until it is ready.
-
-    Args:
-        contender: What to start.
-        variant: Its configuration.
-        folder: A temporary folder for its files.
+    """Start a server with its files in a temporary folder, and wait until it is ready.
 
     Raises:
         ServerError: If it does not become ready.
@@ -162,11 +120,13 @@ def start(contender: Contender, variant: Variant, folder: Path) -> Server:
             command, cwd=home, env=environment, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
         )  # fmt: skip
-    server = Server(contender, variant, port, log, process)
+    server = Server(contender, variant, f"http://127.0.0.1:{port}", log, process)
     try:
-        server.wait_until_ready(began + _START_S)
-    except BaseException:
+        wait_until_ready(server.url, process, contender.ready_path)
+    except BaseException as error:
         server.stop()
+        if isinstance(error, RuntimeError | TimeoutError):
+            raise ServerError(server.describe("did not start")) from error
         raise
     server.start_s = time.monotonic() - began
     return server

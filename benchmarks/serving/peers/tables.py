@@ -1,6 +1,5 @@
 """Tables of the results of `benchmarks.serving.serve`."""
 
-import importlib.metadata
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,18 +11,7 @@ from benchmarks.serving.peers.load import Round, percentile_ms
 
 _DISTURBED_CPUS = 0.15  # used by other processes: the round counts as disturbed
 _PREFERRED = 32  # connections of the ratios, if measured
-_PEERS = ("litserve", "bentoml", "uvloop", "httptools")
-
-
-def peer_versions() -> dict[str, str]:
-    """Versions of the packages that only the peers' environment has."""
-    found = {}
-    for name in _PEERS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+PEERS = ("litserve", "bentoml", "uvloop", "httptools")
 
 
 def load_rows(rounds: Sequence[Round]) -> list[dict[str, Any]]:
@@ -77,12 +65,12 @@ def engine_rows(
     own = _groups(rounds).get((ours, _connections(rounds)))
     rows: list[dict[str, Any]] = []
     for way, numbers in costs.items():
-        row = {"CPU ms per image": way, "median": median(numbers), "min": min(numbers)}
+        middle, least = median(numbers), min(numbers)
+        row = {"CPU ms per image": way, "median": middle, "min": least}
         if own:
-            row[f"of a request's {_cpu_ms(own):.2f}, beyond the median"] = _cpu_ms(own) - median(
-                numbers
-            )
-            row["beyond the min"] = _cpu_ms(own) - min(numbers)
+            request = _cpu_ms(own)
+            row[f"of a request's {request:.2f}, beyond the median"] = request - middle
+            row["beyond the min"] = request - least
         rows.append(row)
     return rows
 
