@@ -85,7 +85,9 @@ def train(
     torch.set_num_threads(config.threads)
     torch.backends.cudnn.deterministic = True
     if world.is_main:
-        _check_writable(config.output.parent)
+        # Fail before the fit if the result cannot be written.
+        config.output.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=config.output.parent).close()
     parts = split(source)
     provenance = _provenance(source, parts, config, device, world)
     unfinished = UnfinishedRun(config.output, {key: provenance[key] for key in _RESUMED_WITH})
@@ -97,9 +99,8 @@ def train(
         flush=True,
     )
     validation = preprocess(parts.validation, "validation", processes=config.threads, world=world)
-    data = make_training_set(parts.fit, config, world=world)
     network = new_network(config.model, config.fit).to(device)
-    fitter = Fitter(network, config.fit, data, world=world)
+    fitter = Fitter(network, config.fit, make_training_set(parts.fit, config, world), world=world)
     history = _fit(fitter, validation.pixels, parts.validation.labels, config, unfinished)
     if not world.is_main:
         return None
@@ -263,9 +264,3 @@ def _posterior(fitter: Fitter[BayesianCNN], draw_seed: int) -> Posterior:
         for part in fitter.network.posterior()
     )
     return Posterior(model, correct_prior_shift(mean, model, fitter.config), scale, seed=draw_seed)
-
-
-def _check_writable(folder: Path) -> None:
-    """Raise before the fit if the result cannot be written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=folder).close()

@@ -11,11 +11,11 @@ check_requirements()
 
 import argparse
 import errno
+import io
 import math
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,7 @@ import torch
 
 from model.checkpoint import BUNDLED, load_checkpoint
 from model.errors import CheckpointError
-from training.cli_options import (
-    add_data_options,
-    add_device_option,
-    data_source,
-    number,
-    positive,
-)
+from training.cli_options import add_data_options, add_device_option, data_source, number, positive
 from training.config import PRESETS, RunConfig
 from training.data.datasets import DataNotFoundError, Mnist
 from training.distributed import LostRankError, World, process_group, world_from_environment
@@ -53,6 +47,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add_data_options(parser)
     add_device_option(parser)
+    parser.set_defaults(dataset=Mnist.name)
     add = parser.add_argument
     add("--output", type=Path, help="default: checkpoints/digits.safetensors")
     add("--epochs", type=positive, help="passes over the fit part")
@@ -79,7 +74,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def _configure(options: argparse.Namespace, world: World) -> RunConfig:
     """The data set's preset, changed by the given options, which have the names of its fields."""
-    preset = PRESETS[options.dataset or Mnist.name]
+    preset = PRESETS[options.dataset]
     given = {name: value for name, value in vars(options).items() if value is not None}
 
     def changed(settings: Any) -> Any:
@@ -149,14 +144,15 @@ def _percent(metrics: Any, part: str = "validation") -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = _parse(arguments)
-    dataset = options.dataset or Mnist.name
     try:
         with interruptible():
             world = world_from_environment()
             config = _configure(options, world)
-            source = data_source(dataset, options.data_dir)
+            source = data_source(options.dataset, options.data_dir)
             device = _device(options.device, world)
-            with process_group(world, device), _only_main_prints(world):
+            # Only the first rank prints.
+            output = sys.stdout if world.is_main else io.StringIO()
+            with process_group(world, device), redirect_stdout(output):
                 evaluation = train(
                     source,
                     config,
@@ -177,18 +173,8 @@ def main(arguments: list[str] | None = None) -> int:
         again = "the same command without --fresh" if options.fresh else "the same command"
         return _fail(f"interrupted; {again} continues after the last complete epoch", 130)
     if evaluation is not None:
-        _report(evaluation, config, dataset)
+        _report(evaluation, config, options.dataset)
     return 0
-
-
-@contextmanager
-def _only_main_prints(world: World) -> Iterator[None]:
-    """Silence the standard output of all ranks but the first."""
-    if world.is_main:
-        yield
-        return
-    with Path(os.devnull).open("w") as null, redirect_stdout(null):
-        yield
 
 
 def _not_written(error: OSError | CheckpointError | LostRankError, output: Path) -> str:

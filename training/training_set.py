@@ -19,9 +19,7 @@ _MIN_KEPT = 0.65  # share of the outliers that `outlier_inputs` keeps
 _MIN_CORRELATION = 0.4  # between a digit and its rendering
 
 
-def make_training_set(
-    part: Part, config: RunConfig, *, world: World = SINGLE_PROCESS
-) -> TrainingSet:
+def make_training_set(part: Part, config: RunConfig, world: World = SINGLE_PROCESS) -> TrainingSet:
     """Preprocess the fit part, and synthesise the renderings and outliers that the run asks for.
 
     Args:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,8 +39,7 @@ _QUICK_OOD = 500
 Rules = tuple[SelectiveRule, ConformalRule]
 
 
-@dataclass(frozen=True, eq=False)
-class _Data:
+class _Data(NamedTuple):
     """Preprocessed images and their classes (N,)."""
 
     inputs: Inputs
@@ -95,10 +94,7 @@ def compare(
     calibration = prepare(parts.calibration.first(limit), "calibration")
     methods, chosen = _fit_baselines(data, validation, config, n_members=n_members, quick=quick)
     methods = {"Bayesian": _Method(posterior, config.n_draws), **methods}
-    rules = {
-        name: _calibrate(method, validation, calibration, config)
-        for name, method in methods.items()
-    }
+    rules = {name: _calibrate(m, validation, calibration, config) for name, m in methods.items()}
 
     # All choices are made: from here on test images and out-of-distribution sets may be read.
     test = prepare(source.test().first(limit), "test")
@@ -129,27 +125,15 @@ def _fit_baselines(
     n_draws = config.n_draws
     tuning_epochs = min(_TUNING_EPOCHS, config.fit.epochs)
     tuning = replace(config, fit=replace(config.fit, epochs=tuning_epochs))
-    beta = _best(
-        _BETAS[:1] if quick else _BETAS,
-        lambda beta: _fit(data, tuning, beta=beta),
-        validation,
-    )
-    dropout = _best(
-        _DROPOUTS[:1] if quick else _DROPOUTS,
-        lambda dropout: _fit(data, tuning, beta=beta, dropout=dropout),
-        validation,
-        n_draws=n_draws,
-    )
+    betas, dropouts = (_BETAS[:1], _DROPOUTS[:1]) if quick else (_BETAS, _DROPOUTS)
+    beta = _best(betas, lambda beta: _fit(data, tuning, beta), validation)
+    dropout = _best(dropouts, lambda rate: _fit(data, tuning, beta, rate), validation, n_draws)
 
     def corrected(networks: Sequence[Arrays]) -> list[Arrays]:
         return [correct_prior_shift(one, config.model, config.fit) for one in networks]
 
-    members = corrected(
-        [_fit(data, config, beta=beta, seed=seed).arrays() for seed in range(n_members)]
-    )
-    masked = dropout_members(
-        _fit(data, config, beta=beta, dropout=dropout), n_draws, seed=_MASK_SEED
-    )
+    members = corrected([_fit(data, config, beta, seed=i).arrays() for i in range(n_members)])
+    masked = dropout_members(_fit(data, config, beta, dropout), n_draws, seed=_MASK_SEED)
     deterministic = Members(config.model, members[:1])
     temperature = _best_temperature(deterministic, validation)
     print(f"chosen: prior × {beta:g}, dropout {dropout:g}, temperature {temperature:.3f}")
@@ -164,7 +148,7 @@ def _fit_baselines(
 
 
 def _fit(
-    data: TrainingSet, config: RunConfig, *, beta: float, dropout: float = 0.0, seed: int = 0
+    data: TrainingSet, config: RunConfig, beta: float, dropout: float = 0.0, *, seed: int = 0
 ) -> DeterministicCNN:
     """A deterministic network, fitted as the Bayesian one is."""
     fit = replace(config.fit, beta=beta, seed=seed)
@@ -193,7 +177,7 @@ def _best(
 
     def loss(candidate: float) -> float:
         method = _Method(dropout_members(fit(candidate), n_draws, seed=_MASK_SEED), n_draws)
-        predictions = method.predictor()(validation.inputs, validation.labels, "validation")
+        predictions = method.predictor()(*validation, "validation")
         value = nll(predictions.summary.probability, predictions.true_labels)
         print(f"candidate {candidate:g}: validation NLL {value:.4f}", flush=True)
         return value
@@ -226,12 +210,9 @@ def scale_temperature(network: Arrays, temperature: float) -> Arrays:
 def _calibrate(method: _Method, validation: _Data, calibration: _Data, config: RunConfig) -> Rules:
     """A method's own score and thresholds, made as those of the Bayesian network."""
     predict = method.predictor()
-    return make_rules(
-        predict,
-        predict(validation.inputs, validation.labels, "validation"),
-        predict(calibration.inputs, calibration.labels, "calibration"),
-        config,
-    )
+    on_validation = predict(*validation, "validation")
+    on_calibration = predict(*calibration, "calibration")
+    return make_rules(predict, on_validation, on_calibration, config)
 
 
 def _evaluate(
@@ -239,7 +220,7 @@ def _evaluate(
 ) -> tuple[PartMetrics, dict[str, OodMetrics]]:
     """A method's metrics of the test part and of the out-of-distribution sets."""
     predict = method.predictor()
-    on_test = predict(test.inputs, test.labels, "test")
+    on_test = predict(*test, "test")
     of_ood = {
         name: ood_metrics(predict(inputs, None, name), on_test, rules[0])
         for name, inputs in ood.items()

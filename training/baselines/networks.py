@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -127,25 +126,18 @@ def dropout_members(network: DeterministicCNN, n_draws: int, *, seed: int) -> Me
     Source: Gal and Ghahramani (2016), "Dropout as a Bayesian Approximation".
     """
     weights, config = network.arrays(), network.config
-    names = [name for name in weights if name.endswith("weight")]
+    names = [n for n in weights if n.endswith("weight") and n != "conv1.weight"]
     side = config.last_map[1]
     members = []
     for index in range(n_draws):
         rng = stream(seed, index)
         masked = dict(weights)
         for name in names:
-            if name == "conv1.weight":
-                continue
             weight = weights[name]
             # The first dense layer has an input for each channel and position of the last map.
             positions = side**2 if name == "dense1.weight" else 1
             kept = rng.random(weight.shape[1] // positions) >= network.dropout
             scale = (kept / (1 - network.dropout)).repeat(positions).astype(np.float32)
-            masked[name] = _times_inputs(weight, scale)
+            masked[name] = weight * scale.reshape(1, -1, *(1,) * (weight.ndim - 2))
         members.append(masked)
     return Members(config, members)
-
-
-def _times_inputs(weight: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.float32]:
-    result: NDArray[np.float32] = weight * scale.reshape(1, -1, *(1,) * (weight.ndim - 2))
-    return result

@@ -54,12 +54,7 @@ def acceptance_grid(scores: Floats) -> Floats:
 
 
 def selective_threshold(
-    scores: Floats,
-    correct: NDArray[np.bool_],
-    grid: Floats,
-    *,
-    target: float,
-    confidence: float,
+    scores: Floats, correct: NDArray[np.bool_], grid: Floats, *, target: float, confidence: float
 ) -> float:
     r"""The largest threshold whose risk is certified, by fixed-sequence testing.
 

@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.parallel import stream
+
 SPLIT_SEED = 20260101
 """Fixed, so that all runs hold out the same images, whatever their seed."""
 
@@ -128,10 +130,8 @@ class Digits:
         from sklearn.datasets import load_digits  # noqa: PLC0415 - takes seconds
 
         bundle = load_digits()
-        whole = Part(
-            (bundle.images / 16).astype(np.float32), np.asarray(bundle.target, dtype=np.int64)
-        )
-        order = _permutation(len(whole), stream=1)
+        whole = Part((bundle.images / 16).astype(np.float32), bundle.target.astype(np.int64))
+        order = stream(SPLIT_SEED, 1).permutation(len(whole))
         return _take(whole, order[self.n_test :]), _take(whole, order[: self.n_test])
 
 
@@ -167,7 +167,7 @@ def split(source: Source) -> Split:
     held_out = n_validation + source.n_calibration
     if held_out >= len(part):
         raise ValueError(f"{len(part)} images are too few to hold out {held_out}")
-    order = _permutation(len(part), stream=0)
+    order = stream(SPLIT_SEED, 0).permutation(len(part))
     return Split(
         fit=_take(part, order[held_out:]),
         validation=_take(part, order[:n_validation]),
@@ -179,24 +179,16 @@ def _take(part: Part, index: NDArray[np.int64]) -> Part:
     return Part(part.images[index], part.labels[index])
 
 
-def _permutation(n: int, *, stream: int) -> NDArray[np.int64]:
-    key = np.array([SPLIT_SEED, stream], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key)).permutation(n)
-
-
 def read_idx(file: Path) -> NDArray[np.uint8]:
-    """Read an IDX file of bytes.
-
-    Args:
-        file: The file, decompressed if its name ends in `.gz`.
+    """Read an IDX file of bytes, compressed if its name ends in `.gz`.
 
     Raises:
         OSError: If it cannot be read.
         EOFError: If it is truncated.
         ValueError: If it is no complete IDX file of bytes.
     """
-    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
-        data = stream.read(_MAX_IDX_BYTES)
+    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
+        data = opened.read(_MAX_IDX_BYTES)
     if len(data) < 4 or data[:3] != _IDX_BYTES:
         raise ValueError("not an IDX file of bytes")
     shape = np.frombuffer(data[4 : 4 + 4 * data[3]], ">i4").tolist()

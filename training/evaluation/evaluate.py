@@ -14,11 +14,7 @@ from model.uncertainty import PredictiveSummary
 from training.data.datasets import Part, Source, split
 from training.data.ood import OOD_SETS, find_ood_sets, read_ood_set
 from training.data.preprocess import Inputs, preprocess
-from training.evaluation.intervals import (
-    IntervalMetrics,
-    coverage_of_another,
-    monte_carlo_error,
-)
+from training.evaluation.intervals import IntervalMetrics, coverage_of_another, monte_carlo_error
 from training.evaluation.predictions import LEVEL, BatchPredictor, Predictions
 from training.evaluation.result import Evaluation, EvaluationMetrics
 from training.evaluation.robustness import corruption_sweep, rotation_sweep

@@ -14,13 +14,7 @@ from training.evaluation.intervals import IntervalMetrics
 from training.evaluation.metrics import risk_coverage_curve
 from training.evaluation.predictions import Predictions
 from training.evaluation.robustness import CorruptionMetrics, RotationPoint
-from training.evaluation.summary import (
-    OodMetrics,
-    PartMetrics,
-    SetMetrics,
-    accepted,
-    ranking_score,
-)
+from training.evaluation.summary import OodMetrics, PartMetrics, SetMetrics, accepted, ranking_score
 
 _MAIN_PART_ORDER = ("test", "calibration", "validation", "imitated")
 # Keys that differ from the attribute: those of the checkpoint's metadata, a file format.

@@ -7,7 +7,6 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
-from torch import Tensor
 
 from model.nn.network import BayesianCNN
 from model.system import write_atomically
@@ -49,22 +48,20 @@ class UnfinishedRun:
             return []
         discard = "Add --fresh to discard it and start again."
         try:
-            data = self.path.read_bytes()
-            size = int.from_bytes(data[:8], "little")
-            metadata = json.loads(data[8 : 8 + size])["__metadata__"]
+            with safetensors.safe_open(self.path, "pt") as file:
+                metadata = file.metadata()
+            state = safetensors.torch.load_file(self.path)
             saved = json.loads(metadata["settings"])
             history = [EpochSummary(**summary) for summary in json.loads(metadata["history"])]
-            state: dict[str, Tensor] = safetensors.torch.load(data)
         except (ValueError, KeyError, TypeError, OSError, safetensors.SafetensorError) as error:
             raise UnfinishedRunError(
                 f"{self.path}: the unfinished run cannot be read. {discard}"
             ) from error
         wanted = json.loads(self._settings)
         if saved != wanted:
-            keys = sorted(saved.keys() | wanted.keys())
             other = ", ".join(
                 f"{key} {saved.get(key)} there, {wanted.get(key)} now"
-                for key in keys
+                for key in sorted(saved.keys() | wanted.keys())
                 if saved.get(key) != wanted.get(key)
             )
             raise UnfinishedRunError(

@@ -162,12 +162,7 @@ class Fitter(Generic[N]):
     """
 
     def __init__(
-        self,
-        network: N,
-        config: FitConfig,
-        data: TrainingSet,
-        *,
-        world: World = SINGLE_PROCESS,
+        self, network: N, config: FitConfig, data: TrainingSet, *, world: World = SINGLE_PROCESS
     ) -> None:
         has_outliers = network.config.not_a_digit
         renderings, outliers = data.renderings, data.outliers
@@ -198,10 +193,7 @@ class Fitter(Generic[N]):
         self._generator = torch.Generator(device).manual_seed(config.seed)
         self._own = self._generator if world.size == 1 else torch.Generator(device)
         self._objective: Objective | DistributedDataParallel = Objective(
-            network,
-            beta=config.beta,
-            outlier_weight=config.non_digit_weight,
-            n_train=self.n_train,
+            network, beta=config.beta, outlier_weight=config.non_digit_weight, n_train=self.n_train
         )
         if world.size > 1:
             self._objective = DistributedDataParallel(
@@ -274,10 +266,10 @@ class Fitter(Generic[N]):
                 )
             with torch.no_grad():
                 parameter.copy_(saved)
-            devices = {"step": "cpu", "exp_avg": parameter.device, "exp_avg_sq": parameter.device}
+            cpu, device = torch.device("cpu"), parameter.device
             self._optimizer.state[parameter] = {
-                key: state[f"adam.{key}.{name}"].to(device, copy=True)
-                for key, device in devices.items()
+                key: state[f"adam.{key}.{name}"].to(cpu if key == "step" else device, copy=True)
+                for key in ("step", "exp_avg", "exp_avg_sq")
             }
         if state["hardness"].shape != self._hardness.shape:
             raise ValueError(

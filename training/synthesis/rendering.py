@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from model.preprocessing.morphology import bounding_box
 from model.preprocessing.normalize import DigitImage, open_image
 from training.data.parallel import parallel_map, stream
 from training.data.preprocess import Inputs
@@ -141,16 +142,14 @@ def _warp(digit: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.bool
     # Maps output to input coordinates, around the centres.
     matrix = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1, shear], [0, 1]])
     matrix = matrix @ np.diag([1 / width, 1 / height]) / _SCALE
-    n = 3
-    knots = np.linspace(0, _TRACE, n + 1)
+    knots = np.linspace(0, _TRACE, 4)
     grid = np.stack(np.meshgrid(knots, knots), axis=-1) - _TRACE / 2  # (row, column, xy)
     source = grid @ matrix.T + 14 + rng.normal(0, 0.3, grid.shape)
     quads = []
-    for row in range(n):
-        for column in range(n):
-            corners = source[[row, row + 1, row + 1, row], [column, column, column + 1, column + 1]]
-            box = (knots[column], knots[row], knots[column + 1], knots[row + 1])
-            quads.append((tuple(int(edge) for edge in box), tuple(corners.ravel())))
+    for row, column in np.ndindex(3, 3):
+        corners = source[[row, row + 1, row + 1, row], [column, column, column + 1, column + 1]]
+        box = (knots[column], knots[row], knots[column + 1], knots[row + 1])
+        quads.append((tuple(int(edge) for edge in box), tuple(corners.ravel())))
     drawn = Image.fromarray(digit).transform(
         (_TRACE, _TRACE), Image.Transform.MESH, quads, Image.Resampling.BICUBIC
     )
@@ -160,8 +159,8 @@ def _warp(digit: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.bool
 
 def _redraw(shape: NDArray[np.bool_], style: _Style, rng: np.random.Generator) -> _Floats:
     """The strokes as another pen draws them: (h, w) from 0 to 1, cropped."""
-    rows = np.flatnonzero(shape.any(axis=1))
-    height = rows[-1] - rows[0] + 1
+    top, bottom, *_ = bounding_box(shape)
+    height = bottom - top
     padded = np.pad(shape, _TRACE // 3)
     if rng.random() < style.traced:
         # Without smoothing, thinning grows a branch at each corner of a stroke's end.
@@ -177,8 +176,8 @@ def _redraw(shape: NDArray[np.bool_], style: _Style, rng: np.random.Generator) -
         ink = np.clip(change + 0.5 - np.sqrt(outside) + np.sqrt(inside), 0, 1)
         if ink.max() < 0.9:  # nothing is left
             ink = padded.astype(np.float32)
-    rows, columns = np.flatnonzero(ink.max(axis=1) > 0), np.flatnonzero(ink.max(axis=0) > 0)
-    result: _Floats = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
+    top, bottom, left, right = bounding_box(ink > 0)
+    result: _Floats = ink[top:bottom, left:right].astype(np.float32)
     return result
 
 
@@ -270,9 +269,8 @@ def _export(ink: _Floats, style: _Style, kind: str, rng: np.random.Generator) ->
     if rng.random() < style.light_foreground:
         ground, paint = 1 - ground, 1 - paint
     if kind == "prep28" and rng.random() < 0.5:  # resampled twice
-        small = Image.fromarray(ink).resize(
-            (int(rng.integers(14, 28)),) * 2, Image.Resampling.BILINEAR
-        )
+        side = int(rng.integers(14, 28))
+        small = Image.fromarray(ink).resize((side, side), Image.Resampling.BILINEAR)
         ink = np.asarray(small.resize(ink.shape[::-1], Image.Resampling.BILINEAR))
         ink = ink / max(float(ink.max()), 1e-3)
     rgb = ground + ink[..., None] * (paint - ground)
@@ -302,10 +300,8 @@ def _ink_colour(rng: np.random.Generator) -> NDArray[np.float64]:
 def _grain(shape: tuple[int, int], rng: np.random.Generator, depth: float) -> _Floats:
     """A random factor (H, W) from 1 - 2 × depth to 1 with a grain of a few pixels."""
     coarse = rng.random((max(2, shape[0] // 2), max(2, shape[1] // 2)), np.float32)
-    grain = np.asarray(
-        Image.fromarray(coarse).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
-    )
-    return np.asarray(1 - np.float32(2 * depth) * grain, np.float32)
+    grain = Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(1 - np.float32(2 * depth) * np.asarray(grain), np.float32)
 
 
 def _ruled(shape: tuple[int, int], rng: np.random.Generator) -> _Floats:
