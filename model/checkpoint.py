@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +93,11 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         OSError: If the file cannot be written; nothing is left behind.
     """
     posterior = checkpoint.posterior
-    tensors: dict[str, NDArray[np.float32]] = {}
-    for name in posterior.config.parameter_shapes():
-        tensors[f"{name}.mean"] = np.ascontiguousarray(posterior.mean[name])
-        tensors[f"{name}.scale"] = np.ascontiguousarray(posterior.scale[name])
+    tensors = {
+        f"{name}.{part}": np.ascontiguousarray(values[name])
+        for name in posterior.config.parameter_shapes()
+        for part, values in (("mean", posterior.mean), ("scale", posterior.scale))
+    }
     _check_tensors(tensors, posterior.config, str(path))
     metadata = {
         "format": FORMAT,
@@ -236,15 +238,13 @@ def _check_tensors(tensors: Mapping[str, NDArray[Any]], config: ModelConfig, fil
             f"{file}: not the tensors of its architecture: missing {', '.join(missing) or 'none'}; "
             f"unknown {', '.join(unknown) or 'none'}"
         )
-    for name, shape in shapes.items():
-        for part in ("mean", "scale"):
-            tensor = tensors[f"{name}.{part}"]
-            where = f"{file}: tensor {name}.{part}"
-            if tensor.shape != shape:
-                raise CheckpointError(f"{where} has shape {tensor.shape}, expected {shape}")
-            if tensor.dtype != np.float32:
-                raise CheckpointError(f"{where} has type {tensor.dtype}, expected float32")
-            if not np.isfinite(tensor).all():
-                raise CheckpointError(f"{where} has values that are not finite")
-        if not (tensors[f"{name}.scale"] > 0).all():
-            raise CheckpointError(f"{file}: tensor {name}.scale must be above 0 everywhere")
+    for name, part in product(shapes, ("mean", "scale")):
+        tensor, where = tensors[f"{name}.{part}"], f"{file}: tensor {name}.{part}"
+        if tensor.shape != shapes[name]:
+            raise CheckpointError(f"{where} has shape {tensor.shape}, expected {shapes[name]}")
+        if tensor.dtype != np.float32:
+            raise CheckpointError(f"{where} has type {tensor.dtype}, expected float32")
+        if not np.isfinite(tensor).all():
+            raise CheckpointError(f"{where} has values that are not finite")
+        if part == "scale" and not (tensor > 0).all():
+            raise CheckpointError(f"{where} must be above 0 everywhere")

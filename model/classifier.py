@@ -87,12 +87,7 @@ class Prediction:
 
 
 class Classifier:
-    """A checkpoint and the engine that holds its draws. Thread-safe.
-
-    Args:
-        checkpoint: The posterior, its labels and its decision rules.
-        engine: The posterior's draws.
-    """
+    """A checkpoint and the engine that holds its posterior's draws. Thread-safe."""
 
     def __init__(self, checkpoint: Checkpoint, engine: Engine) -> None:
         self.checkpoint = checkpoint
@@ -135,10 +130,7 @@ class Classifier:
     ) -> list[Prediction]:
         """Predict preprocessed images as one batch; each result is bit-identical to it alone.
 
-        Args:
-            images: The preprocessed images.
-            samples: Number of draws to use for all of them.
-            levels: Mass of the credible intervals of each image.
+        All use `samples` draws; each has its own level, the mass of its credible intervals.
         """
         logits = self.engine.logits(np.stack([image.pixels for image in images]), samples)
         return [
@@ -189,6 +181,13 @@ class Classifier:
         (in_set,) = checkpoint.conformal.prediction_sets(summary.probability)
         reasons = (*image.reasons, *checkpoint.selective.reasons(summary)[0])
         top = int(probability.argmax())
+        none = NotADigit(
+            probability=float(summary.not_a_digit[0]),
+            lower=float(summary.not_a_digit_lower[0]),
+            upper=float(summary.not_a_digit_upper[0]),
+            std=float(summary.not_a_digit_std[0]),
+        )
+        intervals = zip(labels, probability, lower, upper, summary.std[0], strict=True)
         return Prediction(
             prediction=labels[top],
             probability=float(probability[top]),
@@ -196,19 +195,9 @@ class Classifier:
             reasons=reasons,
             calibrated=samples == checkpoint.selective.n_draws and self.draws_reproduced,
             classes=tuple(
-                ClassProbability(label, *map(float, values))
-                for label, *values in zip(
-                    labels, probability, lower, upper, summary.std[0], strict=True
-                )
+                ClassProbability(label, *map(float, values)) for label, *values in intervals
             ),
-            not_a_digit=NotADigit(
-                probability=float(summary.not_a_digit[0]),
-                lower=float(summary.not_a_digit_lower[0]),
-                upper=float(summary.not_a_digit_upper[0]),
-                std=float(summary.not_a_digit_std[0]),
-            )
-            if checkpoint.posterior.config.not_a_digit
-            else None,
+            not_a_digit=none if checkpoint.posterior.config.not_a_digit else None,
             predictive_entropy=float(summary.predictive_entropy[0]),
             expected_entropy=float(summary.expected_entropy[0]),
             mutual_information=float(summary.mutual_information[0]),

@@ -41,19 +41,12 @@ _UNIFORM = 6.0  # deviation in grey levels of most pixels of a uniform border
 
 @dataclass(frozen=True)
 class Contrast:
-    """Foreground contrast of an image.
+    """Foreground contrast of an image."""
 
-    Attributes:
-        values: (H, W), 0 for background, about 1 for strokes.
-        noise: Standard deviation of the background's values.
-        sharpness: Mean edge steepness along the outline of the foreground, from 0 to 1.
-        score: Sharpness times total edge steepness in grey levels; larger is better.
-    """
-
-    values: Floats
-    noise: float
-    sharpness: float
-    score: float
+    values: Floats  # (H, W), 0 for background, about 1 for strokes
+    noise: float  # standard deviation of the background's values
+    sharpness: float  # mean edge steepness along the foreground's outline, from 0 to 1
+    score: float  # sharpness times total edge steepness in grey levels; larger is better
 
 
 def colour_axis(image: NDArray[np.uint8]) -> Floats:

@@ -11,7 +11,7 @@ import mahotas
 import numpy as np
 from numpy.typing import NDArray
 
-from model.preprocessing.contrast import FOREGROUND, Contrast, find_contrast
+from model.preprocessing.contrast import FOREGROUND, find_contrast
 from model.preprocessing.morphology import bounding_box, opened, running_extreme
 from model.types import Reason
 
@@ -41,31 +41,22 @@ _MAX_FILL = 0.75  # filled share of its box, unless it is narrow
 
 @dataclass(frozen=True)
 class Foreground:
-    """The digit's foreground.
+    """The digit's foreground."""
 
-    Attributes:
-        intensity: (H, W) float32 from 0 (not the digit) to 1.
-        box: Bounding box of the digit: top, bottom, left, right, ends exclusive.
-        reasons: Why it may not be one digit.
-    """
-
-    intensity: Floats
-    box: tuple[int, int, int, int]
-    reasons: tuple[Reason, ...]
+    intensity: Floats  # (H, W) from 0 (not the digit) to 1
+    box: tuple[int, int, int, int]  # of the digit: top, bottom, left, right, ends exclusive
+    reasons: tuple[Reason, ...]  # why it may not be one digit
 
 
 def find_foreground(grey: Floats) -> Foreground | None:
-    """The digit's foreground, or None if nothing stands out from the background.
+    """The digit's foreground without ruled lines, dust and frames; None if nothing stands out.
 
     Args:
         grey: (H, W), from 0 (black) to 255 (white).
     """
     contrast = find_contrast(grey)
-    return None if contrast is None else _segmented(contrast)
-
-
-def _segmented(contrast: Contrast) -> Foreground | None:
-    """The digit's foreground without ruled lines, dust and frames."""
+    if contrast is None:
+        return None
     values = contrast.values
     weak = values > max(_WEAK, 2.5 * contrast.noise)
     strong = values > FOREGROUND
@@ -160,25 +151,15 @@ def _grouped(components: _Components) -> tuple[list[int], list[int]]:
         for i in list(rest):
             if area[i] < _DUST * area[first]:
                 continue
-            gap = max(
-                boxes[i][0] - box[1],
-                box[0] - boxes[i][1],
-                boxes[i][2] - box[3],
-                box[2] - boxes[i][3],
-            )
-            if gap <= _NEAR * max(box[1] - box[0], box[3] - box[2]):
+            starts, ends = boxes[i][::2], boxes[i][1::2]
+            if max(*(starts - box[1::2]), *(box[::2] - ends)) <= _NEAR * max(box[1::2] - box[::2]):
                 rest.remove(i)
                 digit.append(i)
-                box[[0, 2]] = np.minimum(box[[0, 2]], boxes[i][[0, 2]])
-                box[[1, 3]] = np.maximum(box[[1, 3]], boxes[i][[1, 3]])
+                box[::2], box[1::2] = np.minimum(box[::2], starts), np.maximum(box[1::2], ends)
                 grown = True
     largest = max(sides[i] for i in digit)
-    others = [
-        i
-        for i in rest
-        if area[i] >= _OTHER_AREA * area[first] and sides[i] >= _OTHER_SIDE * largest
-    ]
-    return digit, others
+    large = (area >= _OTHER_AREA * area[first]) & (sides >= _OTHER_SIDE * largest)
+    return digit, [i for i in rest if large[i]]
 
 
 def _is_frame(components: _Components, i: int) -> bool:
