@@ -24,7 +24,7 @@ from model.checkpoint import BUNDLED, load_checkpoint
 from model.errors import CheckpointError
 from model.system import write_atomically
 from training.baselines.comparison import compare
-from training.cli_options import add_data_options, positive
+from training.cli_options import add_data_options, data_source, positive
 from training.config import PRESETS
 from training.data.datasets import DataNotFoundError, Mnist
 
@@ -42,8 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="one candidate each, fewer images")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     add_data_options(parser)
+    parser.set_defaults(dataset=Mnist.name)
     options = parser.parse_args(arguments)
-    preset = PRESETS[Mnist.name]
+    preset = PRESETS[options.dataset]
     try:
         checkpoint = load_checkpoint(options.checkpoint)
         config = replace(
@@ -56,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         results = compare(
             checkpoint.posterior,
             config,
-            Mnist(options.data_dir),
+            data_source(options.dataset, options.data_dir),
             data_dir=options.data_dir,
             n_members=options.members,
             quick=options.quick,

@@ -19,8 +19,9 @@ from training.baselines.networks import DeterministicCNN, Members, dropout_membe
 from training.calibration.rules import make_rules
 from training.config import RunConfig
 from training.data.datasets import Part, Source, split
-from training.data.ood import OOD_SETS, find_ood_sets, read_ood_set
+from training.data.ood import OOD_SETS
 from training.data.preprocess import Inputs, preprocess
+from training.evaluation.evaluate import ood_inputs
 from training.evaluation.metrics import nll
 from training.evaluation.predictions import BatchPredictor
 from training.evaluation.result import as_json
@@ -98,11 +99,7 @@ def compare(
 
     # All choices are made: from here on test images and out-of-distribution sets may be read.
     test = prepare(source.test().first(limit), "test")
-    ood = {}
-    for name, file in find_ood_sets(data_dir).items():
-        images = read_ood_set(file)[: _QUICK_OOD if quick else None]
-        unlabelled = Part(images, np.zeros(len(images), np.int64))
-        ood[name] = preprocess(unlabelled, name, processes=config.threads)
+    ood = dict(ood_inputs(data_dir, config.threads, _QUICK_OOD if quick else None))
     metrics = {name: _evaluate(method, test, ood, rules[name]) for name, method in methods.items()}
     print(format_parts({name: of_test for name, (of_test, _) in metrics.items()}))
     for ood_name in ood:

@@ -1,6 +1,6 @@
 """Evaluation of a checkpoint: held-out parts, out-of-distribution sets, robustness, intervals."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -75,7 +75,8 @@ def evaluate_checkpoint(
     ood: dict[str, Predictions] = {}
     if "test" in predictions and not brief:
         test, digits = predictions["test"], source.test().first(limit)
-        ood = predict_ood_sets(predict, data_dir, processes, limit)
+        found = ood_inputs(data_dir, processes, limit)
+        ood = {name: predict(inputs, None, name) for name, inputs in found}
         metrics = replace(
             metrics,
             sets_by_class=set_metrics_by_class(test, conformal, checkpoint.posterior.config.labels),
@@ -95,16 +96,12 @@ def evaluate_checkpoint(
     )
 
 
-def predict_ood_sets(
-    predict: BatchPredictor, data_dir: Path, processes: int, limit: int | None
-) -> dict[str, Predictions]:
-    """Predictions for each out-of-distribution set found below `data_dir`, by name."""
-    found = {}
+def ood_inputs(data_dir: Path, processes: int, limit: int | None) -> Iterator[tuple[str, Inputs]]:
+    """Name and preprocessed images of each out-of-distribution set found below `data_dir`."""
     for name, file in find_ood_sets(data_dir).items():
         images = read_ood_set(file)[:limit]
         unlabelled = Part(images, np.zeros(len(images), np.int64))
-        found[name] = predict(preprocess(unlabelled, name, processes=processes), None, name)
-    return found
+        yield name, preprocess(unlabelled, name, processes=processes)
 
 
 def _predict_part(
