@@ -9,8 +9,11 @@ import torch
 from model import Conv, ModelConfig
 from model.engines.onnx_engine import OnnxEngine
 from tests.support.checkpoints import TINY
+from training.baselines import __main__ as command
 from training.baselines.comparison import scale_temperature
 from training.baselines.networks import DeterministicCNN, Members, dropout_members
+from training.config import PRESETS, RunConfig
+from training.data.datasets import Source
 from training.fitting.trainer import FitConfig, Fitter, TrainingSet
 
 SHAPES = {
@@ -99,3 +102,15 @@ def test_a_temperature_divides_the_logits() -> None:
         for weights in (network, scaled)
     )
     np.testing.assert_allclose(after, before / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_the_command_takes_the_data_set_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+
+    def compare(_posterior: object, config: RunConfig, source: Source, **_: object) -> None:
+        taken.append((source.name, config.fit.epochs))
+
+    monkeypatch.setattr(command, "compare", compare)
+    assert command.main(["--dataset", "digits"]) == 0
+    assert command.main([]) == 0
+    assert taken == [(name, PRESETS[name].fit.epochs) for name in ("digits", "mnist")]
