@@ -16,7 +16,7 @@ from model.uncertainty import summarise
 from tests.support.benchmarks import run_benchmark
 from tests.support.images import drawn_seven, encoded
 from tests.support.paths import ROOT
-from tests.support.server import Server, start_service, wait_until_ready
+from tests.support.service.server import Server, start_service, wait_until_ready
 
 SEVEN = [[(0.3, 0.24), (0.5, 0.22), (0.69, 0.22), (0.61, 0.42), (0.53, 0.6), (0.46, 0.82)]]
 FOUR = [
