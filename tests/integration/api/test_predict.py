@@ -187,6 +187,7 @@ def test_the_same_request_gives_the_same_bytes(client: httpx.Client) -> None:
     assert first.content == second.content
 
 
+@pytest.mark.not_through_ray("its load needs more than a replica of one CPU")
 def test_answers_beside_other_requests_are_the_same_bytes_as_alone(client: httpx.Client) -> None:
     queries: list[dict[str, Any]] = [
         {},

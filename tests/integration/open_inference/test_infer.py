@@ -350,6 +350,7 @@ def test_a_large_response_is_compressed_on_request(
     assert "Content-Encoding" not in answer.headers
 
 
+@pytest.mark.not_through_ray("its load needs more than a replica of one CPU")
 def test_the_largest_batch_has_the_answers_of_single_images(
     client: httpx.Client, images: Images
 ) -> None:
@@ -362,6 +363,7 @@ def test_the_largest_batch_has_the_answers_of_single_images(
             assert np.array_equal(output[i : i + len(images)], right[name][: 512 - i]), name
 
 
+@pytest.mark.not_through_ray("its load needs more than a replica of one CPU")
 def test_the_same_request_gets_the_same_bytes_under_load(
     client: httpx.Client, seven_png: bytes, images: Images
 ) -> None:

@@ -11,6 +11,8 @@ import pytest
 from tests.support.service.problems import check_problem, check_seven
 from tests.support.service.server import Server
 
+pytestmark = pytest.mark.not_through_ray("Ray's proxy has a queue and replicas of its own")
+
 
 @pytest.fixture(scope="module")
 def small_queue(shared_server: Callable[..., Server]) -> Server:
@@ -42,7 +44,7 @@ def test_requests_beyond_the_queue_are_429_and_the_others_are_answered(
     def ask(_: int) -> httpx.Response:
         with small_queue.client() as client:
             client.get("/health/live")  # connected before the others start
-            barrier.wait()
+            barrier.wait(timeout=60)
             return client.post("/predict", files={"file": seven_png})
 
     with ThreadPoolExecutor(n_clients) as pool:
@@ -65,7 +67,6 @@ def test_an_answer_after_its_deadline_is_504_and_frees_its_place_in_the_queue(
         check_problem(client.post("/predict/batch", files=[("files", seven_png)] * 3), 504)
 
 
-@pytest.mark.not_through_ray("it reads the log of a process")
 def test_none_of_this_is_logged_as_an_error(
     small_queue: Server, impatient: Server, seven_png: bytes
 ) -> None:
