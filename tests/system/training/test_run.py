@@ -18,8 +18,10 @@ from training import evaluate, run
 from training.data.datasets import Digits
 from training.data.ood import OOD_SETS
 
-# On a CPU and with a stated number of threads, where equal seeds promise equal bytes.
-SHORT = ("--dataset", "digits", "--epochs", "8", "--device", "cpu", "--brief")
+# On a CPU and with a stated number of threads, where equal seeds promise equal bytes. One thread:
+# two would wait for each other wherever something else runs beside them.
+ONE = ("--threads", "1")
+SHORT = ("--dataset", "digits", "--epochs", "8", "--device", "cpu", "--brief", *ONE)
 NAME = "sklearn-digits.safetensors"
 
 
@@ -34,7 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A whole run of `--dataset digits` with its defaults."""
     folder = tmp_path_factory.mktemp("training")
     # No out-of-distribution sets are found there: they take minutes.
-    result = train(folder, "--dataset", "digits", "--data-dir", folder)
+    result = train(folder, "--dataset", "digits", "--data-dir", folder, *ONE)
     return folder / "checkpoints" / NAME, result.stdout
 
 
@@ -131,8 +133,7 @@ def test_the_bundled_weights_reach_the_bar_on_the_real_test_images(mnist_root: P
 
 
 def test_one_epoch_of_mnist_works_and_reports_its_cost(mnist_root: Path, tmp_path: Path) -> None:
-    # One thread: two would wait for each other wherever something else runs beside them.
-    hasty = ("--epochs", 1, "--imitated", 0, "--brief", "--threads", 1)
+    hasty = ("--epochs", 1, "--imitated", 0, "--brief", *ONE)
     result = train(tmp_path, *hasty, "--data-dir", mnist_root)
     assert re.search(
         r"A short run, 1 of the usual \d+ epochs: validation error [\d.]+ %, where the bundled "
