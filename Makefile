@@ -79,7 +79,7 @@ format: $(DEV) ## fix and format with ruff
 	$(BIN)/ruff format .
 
 test: $(DEV) ## unit, integration and repository tests; TESTS=tests/unit, WORKERS=4, COVERAGE=1
-	$(PYTEST) --numprocesses $(WORKERS) --dist loadfile $(TESTS) $(ARGS)
+	OMP_NUM_THREADS=1 $(PYTEST) --numprocesses $(WORKERS) --dist loadfile $(TESTS) $(ARGS)
 
 test-training: $(DEV) ## train, evaluate and benchmark for real
 	$(PYTEST) tests/system/training $(ARGS)
